@@ -1,0 +1,33 @@
+"""A recipe: one YAML file that says what a run does. ``sections`` holds its fields, ``load`` reads it."""
+
+from genesis_sft.recipe.load import load_recipe, recipe_json_schema, resolved_yaml
+from genesis_sft.recipe.sections import (
+    BaseSection,
+    BatchSection,
+    DataSection,
+    EvalsSection,
+    ExportSection,
+    HeldOutSection,
+    Recipe,
+    SourceSection,
+    TaskSection,
+    TokensSection,
+    TrainingSection,
+)
+
+__all__ = [
+    "BaseSection",
+    "BatchSection",
+    "DataSection",
+    "EvalsSection",
+    "ExportSection",
+    "HeldOutSection",
+    "Recipe",
+    "SourceSection",
+    "TaskSection",
+    "TokensSection",
+    "TrainingSection",
+    "load_recipe",
+    "recipe_json_schema",
+    "resolved_yaml",
+]

