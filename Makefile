@@ -1,0 +1,48 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install quickstart test test-all check format schema lock clean
+
+help:            ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: .venv/installed  ## create .venv and install the project with its pinned dependencies
+
+# pip alone: it takes a CPU build of torch where one lies at hand, and the CUDA build elsewhere
+.venv/installed: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	@echo "installing into .venv (1 to 5 minutes)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $@
+
+quickstart: install  ## take a real base model to a chat model, with its before and after (about 10 minutes)
+	@$(BIN)/genesis-sft run recipes/quickstart.yaml
+
+test: install    ## run the whole test suite
+	$(BIN)/python -m pytest
+
+test-all: install  ## the suite, and the shipped recipe on the real model, killed in every stage (about 40 minutes)
+	$(BIN)/python -m pytest --real-model
+
+check: install   ## format, lint, types, import order, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not slow"
+
+format: install  ## put the code into the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+schema: install  ## write the JSON Schema of recipes from the code
+	$(BIN)/python -m genesis_sft.recipe > recipes/recipe.schema.json
+
+lock: install    ## write requirements.lock from pyproject.toml
+	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
+
+clean:           ## remove the environment and what checks leave behind; runs/ stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

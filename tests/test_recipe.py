@@ -1,0 +1,180 @@
+"""A wrong recipe fails in the first second, and says where and how to put it right."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genesis_sft.errors import RecipeError
+from genesis_sft.recipe import Recipe, load_recipe, recipe_json_schema, resolved_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+GOOD = """\
+name: tiny
+base:
+  model: "package:smollm2-135m-instruct"
+evals:
+  data: package
+  tasks:
+    - {task: piqa, limit: 10}
+data:
+  sources:
+    - {name: a, path: a.jsonl}
+training:
+  batch: {sequences: 8}
+  learning_rate: 2e-5
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def refusal(folder: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(folder, text), overrides)
+    return str(caught.value)
+
+
+def test_a_good_recipe_loads_and_resolves(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD))
+    assert recipe.training.learning_rate == 2e-5
+    assert recipe.data.sources[0].path == str(tmp_path / "a.jsonl")
+    (tmp_path / "resolved.yaml").write_text(resolved_yaml(recipe))
+    assert load_recipe(tmp_path / "resolved.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "expected"),
+    [
+        (
+            "  learning_rate: 2e-5",
+            "  learning_rte: 2e-5",
+            ":13: training.learning_rte is not a key of a recipe; did you mean learning_rate?",
+        ),
+        (
+            "  learning_rate: 2e-5",
+            "  learning_rate: fast",
+            ':13: training.learning_rate: expected a valid number; found text "fast"',
+        ),
+        (
+            "  learning_rate: 2e-5",
+            "  learning_rate: no",
+            ':13: training.learning_rate: expected a valid number; found text "no"',
+        ),
+        (
+            "  batch: {sequences: 8}",
+            "  batch: {sequences: 0}",
+            ":12: training.batch.sequences: expected greater than 0; found a number 0",
+        ),
+        ("  batch: {sequences: 8}", "  epochs: 1", ":11: training.batch is missing"),
+        (
+            "    - {name: a, path: a.jsonl}",
+            "    - {name: a, pth: a.jsonl}",
+            ":10: data.sources.0.pth is not a key of a recipe; did you mean path?",
+        ),
+        ("    - {name: a, path: a.jsonl}", "    []", ":9: data.sources: expected Tuple should have at least 1 item"),
+        ("    - {task: piqa, limit: 10}", "    - {task: pika}", ":7: evals.tasks.0.task: expected 'arc_challenge'"),
+        ("name: tiny", "name: ../../etc", ":1: name: expected"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, line: str, wrong: str, expected: str) -> None:
+    assert line in GOOD
+    assert f"recipe.yaml{expected}" in refusal(tmp_path, GOOD.replace(line, wrong))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("base.model=hub:owner/name", "a hub: model needs a revision"),
+        ("base.revision=main", "revision belongs to hub: models only"),
+        ("training.min_learning_rate=1", "min_learning_rate (1) is above learning_rate (2e-05)"),
+        ("training.betas=[0.9, 1.5]", "betas must lie in [0, 1)"),
+        ("data.sources.0.hub=owner/name", "exactly one of them"),
+        ("tokens.train_on=[end_of_turn]", "train_on is [assistant] or [assistant, end_of_turn]"),
+    ],
+)
+def test_impossible_combinations_are_refused(tmp_path: Path, override: str, expected: str) -> None:
+    assert expected in refusal(tmp_path, GOOD, override)
+
+
+def test_overrides_reach_any_field(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    recipe = load_recipe(
+        path, ["training.learning_rate=1e-5", "data.sources.0.take=5", "tokens.max_length=64", "seed=9"]
+    )
+    assert (recipe.training.learning_rate, recipe.data.sources[0].take) == (1e-5, 5)
+    assert (recipe.tokens.max_length, recipe.seed) == (64, 9)
+
+
+@pytest.mark.parametrize("override", ["training.epochs", "=3", "data.sources.7.take=1", "name.first=x", "seed: 3"])
+def test_a_broken_override_is_refused(tmp_path: Path, override: str) -> None:
+    refusal(tmp_path, GOOD, override)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    assert ":15: training.learning_rate stands here twice" in refusal(tmp_path, GOOD + "\n  learning_rate: 3e-5\n")
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "name: [", "just text", "name: !!python/object/apply:os.system [id]"])
+def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
+    refusal(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="nowhere.yaml"):
+        load_recipe(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "genesis-1b-sft", "genesis-1b-sft-v1"])
+def test_shipped_recipes_load(name: str) -> None:
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    assert recipe.name == name
+
+
+def test_the_published_recipe_carries_every_published_figure() -> None:
+    """Figures from the run's public notes; see the comments in the recipe."""
+    recipe = load_recipe(ROOT / "recipes" / "genesis-1b-sft-v1.yaml")
+    takes = {source.name: source.take for source in recipe.data.sources}
+    assert takes == {
+        "constitutional": 10_000,
+        "smoltalk": 100_000,
+        "openhermes": 200_000,
+        "tulu": 100_000,
+        "metamath": 50_000,
+    }
+    training = recipe.training
+    assert (training.batch.sequences, training.learning_rate, training.min_learning_rate) == (32, 2e-5, 2e-6)
+    assert (training.warmup_steps, training.betas, training.weight_decay) == (200, (0.9, 0.95), 0.01)
+    assert (training.epochs, training.drop_last, recipe.tokens.max_length) == (1, True, 2048)
+    assert recipe.tokens.train_on == ("assistant",)
+    assert recipe.base.training_loss == 1.93
+    tasks = [task.task for task in recipe.evals.tasks]
+    assert sorted(tasks) == ["arc_challenge", "arc_easy", "hellaswag", "lambada_openai", "mmlu", "piqa", "winogrande"]
+
+
+def test_the_recommended_recipe_trains_the_end_of_a_turn() -> None:
+    assert "end_of_turn" in load_recipe(ROOT / "recipes" / "genesis-1b-sft.yaml").tokens.train_on
+
+
+def test_the_shipped_schema_is_the_recipes_own() -> None:
+    """Editors complete recipes from this file; `make schema` writes it."""
+    assert json.loads((ROOT / "recipes" / "recipe.schema.json").read_text()) == recipe_json_schema()
+
+
+def test_every_field_is_explained() -> None:
+    for definition in [recipe_json_schema(), *recipe_json_schema()["$defs"].values()]:
+        for name, field in definition["properties"].items():
+            assert field.get("description") or "$ref" in field, name
+
+
+def test_a_recipe_cannot_be_changed(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD))
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 3  # type: ignore[misc]
+    assert isinstance(recipe, Recipe)
+    assert yaml.safe_load(resolved_yaml(recipe))["seed"] == 0
