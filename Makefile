@@ -36,8 +36,9 @@ format: install  ## put the code into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-schema: install  ## write the JSON Schema of recipes from the code
-	$(BIN)/python -m genesis_sft.recipe > recipes/recipe.schema.json
+schema: install  ## write the JSON Schema of recipes and docs/recipe.md from the code
+	$(BIN)/python -m genesis_sft.recipe schema > recipes/recipe.schema.json
+	$(BIN)/python -m genesis_sft.recipe reference > docs/recipe.md
 
 lock: install    ## write requirements.lock from pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --no-header --no-annotate \

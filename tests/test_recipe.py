@@ -8,6 +8,7 @@ import yaml
 
 from genesis_sft.errors import RecipeError
 from genesis_sft.recipe import Recipe, load_recipe, recipe_json_schema, resolved_yaml
+from genesis_sft.recipe.reference import recipe_reference
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -126,7 +127,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="nowhere.yaml"):
+    with pytest.raises(RecipeError, match=r"nowhere\.yaml"):
         load_recipe(tmp_path / "nowhere.yaml")
 
 
@@ -164,6 +165,10 @@ def test_the_recommended_recipe_trains_the_end_of_a_turn() -> None:
 def test_the_shipped_schema_is_the_recipes_own() -> None:
     """Editors complete recipes from this file; `make schema` writes it."""
     assert json.loads((ROOT / "recipes" / "recipe.schema.json").read_text()) == recipe_json_schema()
+
+
+def test_the_shipped_reference_is_the_recipes_own() -> None:
+    assert (ROOT / "docs" / "recipe.md").read_text() == recipe_reference()
 
 
 def test_every_field_is_explained() -> None:

@@ -147,8 +147,11 @@ def _run_steps(
     autocast_dtype = torch.bfloat16 if section.precision == "bfloat16" else None
     tokens_before, tokens_all = _count_tokens(plan, table, steps.start), _count_tokens(plan, table, plan.num_steps)
     smoothed, skipped_in_a_row = 0.0, 0
-    log = MetricsLog(out / METRICS_FILE, first_step=steps.start + 1)
-    with progress("training", tokens_all, "tokens", done=tokens_before) as bar, _stop_requests() as stop:
+    with (
+        MetricsLog(out / METRICS_FILE, first_step=steps.start + 1) as log,
+        progress("training", tokens_all, "tokens", done=tokens_before) as bar,
+        _stop_requests() as stop,
+    ):
         for step in steps:
             started = time.monotonic()
             learning_rate = learning_rate_at(step, plan.num_steps, section)
@@ -185,7 +188,6 @@ def _run_steps(
                 checkpoints.save(step + 1, model, optimizer)
             if stop.is_set():
                 raise KeyboardInterrupt
-    log.close()
 
 
 @contextmanager
@@ -211,7 +213,7 @@ def _stop_requests() -> Iterator[threading.Event]:
 
 def _count_tokens(plan: StepPlan, table: TokenTable, num_steps: int) -> int:
     """Tokens in the first ``num_steps`` steps."""
-    return sum(table.num_tokens(int(i)) for step in range(num_steps) for i in plan.examples_of_step(step))
+    return sum(int(table.num_tokens_per_row[plan.examples_of_step(step)].sum()) for step in range(num_steps))
 
 
 def _device(section: TrainingSection) -> torch.device:
@@ -237,7 +239,7 @@ def _check_plan(plan: StepPlan, section: TrainingSection) -> None:
 
 def _check_lengths(table: TokenTable, model: PreTrainedModel) -> None:
     context = getattr(model.config, "max_position_embeddings", None)
-    longest = max(table.num_tokens(index) for index in range(len(table)))
+    longest = int(table.num_tokens_per_row.max())
     if context is not None and longest > context:
         raise ModelError(
             f"the longest conversation has {longest} tokens, the model's context is {context}",

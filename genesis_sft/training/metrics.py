@@ -6,13 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends one JSON line a step.
+    """Appends one JSON line a step; a context manager.
 
     Args:
         path: The file.
@@ -24,14 +24,17 @@ class MetricsLog:
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         temporary.replace(path)
-        self._handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held until close()
+        self._handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held until __exit__
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row; it is in the file when the call returns."""
         self._handle.write(json.dumps(row) + "\n")
         self._handle.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Close the file, its lines on disk."""
         os.fsync(self._handle.fileno())
         self._handle.close()

@@ -1,0 +1,179 @@
+"""A run is defined by recipe and seed: however it is cut, killed and gone on with, it ends in the same weights."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genesis_sft.checkpoint.model_dir import ModelDir
+from genesis_sft.errors import DataError, ModelError
+from genesis_sft.recipe import BatchSection, TrainingSection
+from genesis_sft.tokens.store import TokenStore
+from genesis_sft.training.loop import TrainingState, train
+
+SECTION = TrainingSection(
+    batch=BatchSection(sequences=4),
+    epochs=3,
+    micro_batch_tokens=120,
+    learning_rate=1e-3,
+    min_learning_rate=1e-4,
+    warmup_steps=2,
+    precision="float32",
+    checkpoint_every_steps=3,
+)
+
+
+def comparable(state: TrainingState) -> list[dict[str, object]]:
+    """The metrics without how long each step took."""
+    return [{k: v for k, v in row.items() if k != "elapsed_seconds"} for row in state.metrics()]
+
+
+def assert_same_run(one: TrainingState, other: TrainingState) -> None:
+    assert comparable(one) == comparable(other)
+    ours, theirs = load_file(one.weights), load_file(other.weights)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_base: ModelDir, tiny_store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> TrainingState:
+    return train(SECTION, tiny_base, tiny_store, tmp_path_factory.mktemp("straight"), seed=5)
+
+
+def test_a_run_learns_and_accounts_for_every_token(straight: TrainingState, tiny_store: TokenStore) -> None:
+    assert straight.last_loss < straight.first_loss - 0.5
+    assert straight.num_tokens == 3 * int(tiny_store.train.num_tokens_per_row.sum())
+    assert straight.num_trained == 3 * int(tiny_store.train.num_trained_per_row.sum())
+    assert not (straight.folder / "checkpoints").exists()
+    assert TrainingState.open(straight.folder) == straight
+
+
+def test_the_cut_into_forward_passes_changes_nothing_but_rounding(
+    straight: TrainingState, tiny_base: ModelDir, tiny_store: TokenStore, tmp_path: Path
+) -> None:
+    other = train(SECTION.model_copy(update={"micro_batch_tokens": 4096}), tiny_base, tiny_store, tmp_path, seed=5)
+    losses = [[row["loss"] for row in state.metrics()] for state in (straight, other)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_another_seed_is_another_order(
+    straight: TrainingState, tiny_base: ModelDir, tiny_store: TokenStore, tmp_path: Path
+) -> None:
+    other = train(SECTION, tiny_base, tiny_store, tmp_path, seed=6)
+    assert comparable(other) != comparable(straight)
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from genesis_sft.checkpoint.model_dir import ModelDir
+from genesis_sft.recipe import TrainingSection
+from genesis_sft.tokens.store import TokenStore
+from genesis_sft.training import loop
+import torch
+torch.set_num_threads(2)
+section, run, out = TrainingSection.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+step = loop.train_step
+def slow_step(*args, **kwargs):  # time for the test to shoot
+    time.sleep(0.05)
+    return step(*args, **kwargs)
+loop.train_step = slow_step
+try:
+    loop.train(section, ModelDir.open(run / "base" / "model"), TokenStore.open(run / "tokens"), out, seed=5)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def start_child(tiny_run: Path, out: Path) -> subprocess.Popen[bytes]:
+    arguments = [SECTION.model_dump_json(), str(tiny_run), str(out)]
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, *arguments], stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "2"}
+    )
+
+
+def wait_for_lines(path: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and path.read_text().count("\n") >= count:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the run ended before it could be shot")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)])
+def test_killed_and_started_again_it_ends_bit_equal(
+    straight: TrainingState,
+    tiny_base: ModelDir,
+    tiny_store: TokenStore,
+    tiny_run: Path,
+    tmp_path: Path,
+    sent: signal.Signals,
+    status: int,
+) -> None:
+    for lines in (2, 8, 14):
+        process = start_child(tiny_run, tmp_path)
+        wait_for_lines(tmp_path / "metrics.jsonl", lines, process)
+        process.send_signal(sent)
+        assert process.wait(60) == status
+    resumed = train(SECTION, tiny_base, tiny_store, tmp_path, seed=5)
+    assert_same_run(resumed, straight)
+
+
+def test_a_damaged_checkpoint_is_left_aside(
+    straight: TrainingState,
+    tiny_base: ModelDir,
+    tiny_store: TokenStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from genesis_sft.training import loop
+
+    original, calls = loop.train_step, []
+
+    def stop_at_five(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == 5:
+            raise RuntimeError("power cut")
+        return original(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "train_step", stop_at_five)
+    with pytest.raises(RuntimeError):
+        train(SECTION, tiny_base, tiny_store, tmp_path, seed=5)
+    monkeypatch.setattr(loop, "train_step", original)
+    checkpoint = tmp_path / "checkpoints" / "step-000003"
+    with open(checkpoint / "model.safetensors", "r+b") as handle:
+        handle.seek(-4, os.SEEK_END)
+        handle.write(b"\0\0\0\1")
+    assert_same_run(train(SECTION, tiny_base, tiny_store, tmp_path, seed=5), straight)
+    assert "step-000003 is damaged" in capfd.readouterr().err
+
+
+def test_too_little_data_is_refused(tiny_base: ModelDir, tiny_store: TokenStore, tmp_path: Path) -> None:
+    section = SECTION.model_copy(update={"batch": BatchSection(sequences=1000), "drop_last": True})
+    with pytest.raises(DataError, match="at least 1000 conversations"):
+        train(section, tiny_base, tiny_store, tmp_path, seed=0)
+    with pytest.raises(DataError, match="all of them warmup"):
+        train(SECTION.model_copy(update={"warmup_steps": 99}), tiny_base, tiny_store, tmp_path, seed=0)
+
+
+def test_a_conversation_beyond_the_context_is_refused(
+    tiny_base: ModelDir, tiny_store: TokenStore, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    import shutil
+
+    short = tmp_path_factory.mktemp("short") / "model"
+    shutil.copytree(tiny_base.path, short)
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8}))
+    with pytest.raises(ModelError, match="context is 8"):
+        train(SECTION, ModelDir.open(short), tiny_store, tmp_path, seed=0)
