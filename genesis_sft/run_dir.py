@@ -95,7 +95,7 @@ class RunDir:
             return StageStatus(spec.name, done=True, why="done earlier, will be taken back from replaced/")
         if spec.resumable and self._partial(spec).is_dir():
             return StageStatus(spec.name, done=False, why="was interrupted, goes on from its last checkpoint")
-        manifest = _read_manifest(self.folder(spec.name))
+        manifest = read_manifest(self.folder(spec.name))
         if manifest is None:
             why = "not run yet" if not self.folder(spec.name).exists() else "has no valid manifest"
             return StageStatus(spec.name, done=False, why=why)
@@ -103,7 +103,7 @@ class RunDir:
 
     def result_line(self, stage: str) -> str:
         """Return the plain line of result of a finished stage."""
-        manifest = _read_manifest(self.folder(stage))
+        manifest = read_manifest(self.folder(stage))
         return str(manifest["result"]) if manifest else ""
 
     def make(self, spec: StageSpec, work: Callable[[Path], str]) -> Path:
@@ -181,7 +181,7 @@ class RunDir:
         return self.path / "replaced" / f"{spec.name}-{spec.key[:_KEY_DIGITS]}"
 
     def _is_finished(self, folder: Path, key: str) -> bool:
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         if manifest is None or manifest.get("key") != key:
             return False
         return all(
@@ -193,7 +193,7 @@ class RunDir:
         """Move a result of another key to ``replaced/``; remove what is no result."""
         if not folder.exists():
             return
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         if manifest is None or not self._is_finished(folder, manifest["key"]):
             shutil.rmtree(folder)
             return
@@ -202,6 +202,15 @@ class RunDir:
             shutil.rmtree(target)
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a stage's folder; None where there is none, or a damaged one."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and {"key", "files", "result"} <= manifest.keys() else None
 
 
 def canonical_json(value: Any) -> str:
@@ -228,14 +237,6 @@ def hash_file(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) and {"key", "files", "result"} <= manifest.keys() else None
 
 
 def _list_files(folder: Path) -> dict[str, dict[str, Any]]:

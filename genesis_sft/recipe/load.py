@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -60,7 +60,7 @@ def recipe_json_schema() -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """Safe YAML with the scalars of YAML 1.2: ``2e-5`` is a number, ``no`` and ``on`` are text."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML declares it, as an instance variable
 
 
 for _tag, _pattern, _first in (
@@ -152,7 +152,7 @@ def _list_index(items: list[Any], key: str, override: str) -> int:
 
 def _explain(error: ValidationError, lines: dict[Location, int], path: Path) -> str:
     """Turn pydantic's findings into one line each: where, what was expected, what was found, the nearest key."""
-    items = [dict(item) for item in error.errors(include_url=False)]
+    items: list[dict[str, Any]] = [dict(item) for item in error.errors(include_url=False)]
     # where an item of a list is wrong, pydantic reports the list as too short as well
     inner = {item["loc"][:end] for item in items for end in range(len(item["loc"]))}
     items = [item for item in items if not (item["type"] == "too_short" and item["loc"] in inner)]

@@ -1,0 +1,102 @@
+"""Talk to a model folder in the terminal, token by token as it answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from genesis_sft.checkpoint.model_dir import ModelDir
+from genesis_sft.console import say
+from genesis_sft.conversations.conversation import Message
+from genesis_sft.tokens.chatml import ChatMLEncoder
+
+
+def chat(
+    folder: str | Path,
+    *,
+    system: str | None = None,
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+    seed: int = 0,
+    as_json: bool = False,
+) -> None:
+    """Answer the lines of standard input, one after the other, as one conversation.
+
+    Args:
+        folder: A model folder.
+        system: System prompt.
+        max_new_tokens: Longest answer.
+        temperature: 0 takes the likeliest token each time.
+        seed: Decides the draws when ``temperature`` is above 0.
+        as_json: Print one JSON object an answer instead of streaming text.
+
+    Raises:
+        ModelError: The folder is no model folder.
+    """
+    model_dir = ModelDir.open(folder)
+    model, encoder = model_dir.load_model(), ChatMLEncoder(model_dir.load_tokenizer())
+    generator = torch.Generator().manual_seed(seed)
+    messages = [Message("system", system)] if system else []
+    interactive = sys.stdin.isatty()
+    if interactive:
+        say("Type a message and Enter; an empty line starts a new conversation, Ctrl-D ends.")
+    while (line := _read_line(interactive)) is not None:
+        if not line.strip():
+            messages = messages[:1] if system else []
+            continue
+        messages.append(Message("user", line))
+        ids: list[int] = []
+        for token in generate_ids(model, encoder, messages, max_new_tokens, temperature, generator):
+            before = _printable(encoder, ids)
+            ids.append(token)
+            if not as_json:
+                print(_printable(encoder, ids)[len(before) :], end="", flush=True)
+        ended = bool(ids) and ids[-1] in encoder.stop_ids
+        answer = encoder.parse_answer(ids)
+        messages.append(Message("assistant", answer.content, answer.reasoning))
+        if as_json:
+            row = {"prompt": line, "answer": answer.content, "reasoning": answer.reasoning, "ended": ended}
+            print(json.dumps({**row, "num_tokens": len(ids)}, ensure_ascii=False), flush=True)
+        else:
+            print("" if ended else f"\n[cut off after {max_new_tokens} tokens]", flush=True)
+
+
+@torch.no_grad()
+def generate_ids(
+    model: PreTrainedModel,
+    encoder: ChatMLEncoder,
+    messages: Sequence[Message],
+    max_new_tokens: int,
+    temperature: float,
+    generator: torch.Generator,
+) -> Iterator[int]:
+    """Yield the ids of the answer, the stop token last if the model gives one."""
+    cache = DynamicCache(config=model.config)
+    inputs = torch.tensor([encoder.encode_prompt(messages)])
+    for _ in range(max_new_tokens):
+        logits = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1].float()
+        if temperature > 0:
+            token = int(torch.multinomial(torch.softmax(logits / temperature, 0), 1, generator=generator))
+        else:
+            token = int(logits.argmax())
+        yield token
+        if token in encoder.stop_ids:
+            return
+        inputs = torch.tensor([[token]])
+
+
+def _printable(encoder: ChatMLEncoder, ids: Sequence[int]) -> str:
+    """Text of the ids so far, without control tokens and without a character whose bytes are not all there yet."""
+    return encoder.decode(ids).rstrip("\N{REPLACEMENT CHARACTER}")
+
+
+def _read_line(interactive: bool) -> str | None:
+    if interactive:
+        print("> ", end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    return line.rstrip("\n") if line else None

@@ -1,0 +1,1 @@
+"""Model folders: read from elsewhere, checked, given the control tokens of ChatML."""

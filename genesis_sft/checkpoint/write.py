@@ -1,0 +1,33 @@
+"""Write a model as a plain Hugging Face folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genesis_sft.checkpoint.control_tokens import CONTROL_TOKENS
+from genesis_sft.checkpoint.model_dir import ModelDir
+from genesis_sft.checkpoint.quiet import quiet_transformers
+from genesis_sft.checkpoint.verify import sample_passages
+from genesis_sft.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> ModelDir:
+    """Write a plain Hugging Face folder, and read the tokenizer back as others will."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    tokenizer.chat_template = None
+    ids = {name: getattr(model.config, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(**ids)
+    with quiet_transformers():
+        model.save_pretrained(folder, max_shard_size="1TB")
+        tokenizer.save_pretrained(folder)
+        again = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    text = "".join(CONTROL_TOKENS) + "\n\n".join(sample_passages().values())
+    written = ModelDir.open(folder)
+    if not (tokenizer(text)["input_ids"] == again(text)["input_ids"] == written.load_tokenizer()(text)["input_ids"]):
+        raise ModelError("the tokenizer gives other ids after it was written and read again; it cannot be carried over")
+    return written

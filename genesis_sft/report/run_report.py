@@ -1,0 +1,76 @@
+"""The report of a run: what its stages left, read back and put on one page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from genesis_sft.evals.record import EvalRecord
+from genesis_sft.recipe import Recipe, resolved_yaml
+from genesis_sft.report.compare import Comparison, compare
+from genesis_sft.report.page import write_report
+from genesis_sft.run_dir import RunDir, read_manifest
+from genesis_sft.tokens.store import TokenStore
+from genesis_sft.training.loop import TrainingState
+
+_STAGES = ("base", "before", "data", "tokens", "train", "export", "after", "held_out")
+
+
+def report_on_run(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    """Compare before and after, write the report; return the plain line of result."""
+    before, after = read_records(run_dir)
+    comparison = compare(before, after)
+    write_report(
+        out,
+        recipe_name=recipe.name,
+        base_name=recipe.base.model,
+        comparison=comparison,
+        before=before,
+        after=after,
+        ledger=_read(run_dir.folder("data") / "ledger.json"),
+        token_counts=TokenStore.open(run_dir.folder("tokens")).counts["train"],
+        metrics=TrainingState.open(run_dir.folder("train")).metrics(),
+        check=_read(run_dir.folder("base") / "check.json"),
+        provenance=_provenance(recipe, run_dir, before, after),
+    )
+    return _summary(comparison)
+
+
+def read_records(run_dir: RunDir) -> tuple[EvalRecord, EvalRecord]:
+    """Return the records before and after, each with the held-out loss that was measured in a stage of its own."""
+    return _with_held_out(run_dir, "before"), _with_held_out(run_dir, "after")
+
+
+def _with_held_out(run_dir: RunDir, side: str) -> EvalRecord:
+    record, loss = (EvalRecord.open(folder) for folder in (run_dir.folder(side), run_dir.folder("held_out") / side))
+    return replace(record, held_out=loss.held_out, times=record.times | loss.times)
+
+
+def _provenance(recipe: Recipe, run_dir: RunDir, before: EvalRecord, after: EvalRecord) -> dict[str, Any]:
+    manifests = {stage: read_manifest(run_dir.folder(stage)) or {} for stage in _STAGES}
+    return {
+        "seconds": {stage: manifest.get("elapsed_seconds") for stage, manifest in manifests.items()},
+        "stage keys": {stage: str(manifest.get("key", ""))[:16] for stage, manifest in manifests.items()},
+        "models": {"base, sha256": before.model, "tuned, sha256": after.model},
+        "evaluation": {name: value for name, value in before.settings.items() if name != "tasks"},
+        "versions": manifests["train"].get("versions", {}),
+        "recipe": {"as it was run": resolved_yaml(recipe)},
+    }
+
+
+def _summary(comparison: Comparison) -> str:
+    parts = []
+    if total := comparison.held_out_total:
+        parts.append(f"held-out loss {total.before:.3f} -> {total.after:.3f}")
+    if stop := comparison.stop:
+        parts.append(f"turns ended {stop.before.value:.0%} -> {stop.after.value:.0%}")
+    worse = [task.task for task in comparison.tasks if task.standard_error and task.gain < -2 * task.standard_error]
+    parts.append(f"benchmarks down beyond their error: {', '.join(worse) or 'none'}")
+    return "; ".join(parts)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values

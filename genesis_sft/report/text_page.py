@@ -1,0 +1,38 @@
+"""The comparison as plain text for a terminal: the verdict, then the tables with aligned columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from genesis_sft.report import tables
+from genesis_sft.report.compare import Comparison
+from genesis_sft.report.foreign_text import visible
+from genesis_sft.report.tables import Table
+from genesis_sft.report.verdict import KIND_WORDS, headline, judge
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return the verdict and the tables; differences are in percentage points unless they say nats."""
+    findings = judge(comparison)
+    parts = [headline(findings), "\n".join(f"{KIND_WORDS[one.kind]}: {one.text}" for one in findings)]
+    parts.append(_render_table(tables.task_table(comparison.tasks)))
+    parts.append(_render_table(tables.held_out_table(comparison)))
+    if comparison.stop:
+        parts.append(_render_table(tables.stop_table(comparison.stop)))
+    return visible("\n\n".join(part for part in parts if part))
+
+
+def _render_table(table: Table) -> str:
+    if not table.rows:
+        return ""
+    lines = [table.columns, *table.rows, *([table.total] if table.total else [])]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(_render_line(line, widths, table.align) for line in lines)
+
+
+def _render_line(cells: Sequence[str], widths: Sequence[int], align: str) -> str:
+    padded = (
+        cell.rjust(width) if side == "r" else cell.ljust(width)
+        for cell, width, side in zip(cells, widths, align, strict=True)
+    )
+    return "  ".join(padded).rstrip()

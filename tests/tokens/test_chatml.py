@@ -1,0 +1,149 @@
+"""Masks token by token, on a byte-level and a SentencePiece-like tokenizer; the expected lists are written by hand."""
+
+import pytest
+
+from genesis_sft.conversations.conversation import Message
+from genesis_sft.conversations.faults import BadRow
+from genesis_sft.errors import ModelError
+from genesis_sft.tokens.chatml import Answer, ChatMLEncoder
+from tests.tokens.helpers import CONTROL, marked, talk, with_control_tokens
+
+
+@pytest.fixture(scope="module")
+def byte_level(tiny_tokenizer):
+    return with_control_tokens(tiny_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def sentencepiece(tiny_sentencepiece_tokenizer):
+    return with_control_tokens(tiny_sentencepiece_tokenizer)
+
+
+START, END = "<|im_start|>", "<|im_end|>"
+SYSTEM = [START, "sy", "st", "em", "Ċ"]
+USER = [START, "us", "er", "Ċ"]
+ASSISTANT = [START, "a", "ss", "ist", "ant", "Ċ"]
+SP_SYSTEM = [START, "system", "\n"]
+SP_USER = [START, "us", "er", "\n"]
+SP_ASSISTANT = [START, "a", "ss", "ist", "a", "nt", "\n"]
+
+
+def test_multi_turn_with_system_trains_answers_and_ends_of_turn(byte_level):
+    encoded = ChatMLEncoder(byte_level).encode(talk("why", "no hat", "7", "yes", system="no"))
+    assert marked(byte_level, encoded) == [
+        *SYSTEM, "no", END, "Ċ",
+        *USER, "w", "h", "y", END, "Ċ",
+        *ASSISTANT, "+no", "+Ġh", "+at", f"+{END}", "Ċ",
+        *USER, "7", END, "Ċ",
+        *ASSISTANT, "+yes", f"+{END}", "Ċ",
+    ]  # fmt: skip
+    # positions counted along the lists above
+    assert encoded.trained == [(23, 27), (41, 43)]
+    assert encoded.num_trained == 6
+
+
+def test_multi_turn_on_the_sentencepiece_like_tokenizer_has_no_stray_spaces(sentencepiece):
+    encoded = ChatMLEncoder(sentencepiece).encode(talk("why", "no hat", "7", "yes", system="no"))
+    assert marked(sentencepiece, encoded) == [
+        *SP_SYSTEM, "no", END, "\n",
+        *SP_USER, "w", "h", "y", END, "\n",
+        *SP_ASSISTANT, "+no", "+▁hat", f"+{END}", "\n",
+        *SP_USER, "7", END, "\n",
+        *SP_ASSISTANT, "+y", "+es", f"+{END}", "\n",
+    ]  # fmt: skip
+
+
+def test_assistant_only_masks_every_control_token(byte_level, sentencepiece):
+    encoded = ChatMLEncoder(byte_level, train_on=("assistant",)).encode(talk("7", "no"))
+    assert marked(byte_level, encoded) == [*USER, "7", END, "Ċ", *ASSISTANT, "+no", END, "Ċ"]
+    encoded = ChatMLEncoder(sentencepiece, train_on=("assistant",)).encode(talk("7", "no"))
+    assert marked(sentencepiece, encoded) == [*SP_USER, "7", END, "\n", *SP_ASSISTANT, "+no", END, "\n"]
+
+
+def test_reasoning_is_trained_with_its_marks_when_the_end_of_turn_is(byte_level):
+    encoded = ChatMLEncoder(byte_level).encode(talk("7", ("be", "no")))
+    assert marked(byte_level, encoded) == [
+        *USER, "7", END, "Ċ",
+        *ASSISTANT, "+<think>", "+Ċ", "+b", "+e", "+Ċ", "+</think>", "+Ċ", "+Ċ", "+no", f"+{END}", "Ċ",
+    ]  # fmt: skip
+    assert encoded.trained == [(13, 23)]
+
+
+def test_reasoning_under_assistant_only_masks_its_marks(byte_level, sentencepiece):
+    encoded = ChatMLEncoder(byte_level, train_on=("assistant",)).encode(talk("7", ("be", "no")))
+    assert marked(byte_level, encoded) == [
+        *USER, "7", END, "Ċ",
+        *ASSISTANT, "<think>", "+Ċ", "+b", "+e", "+Ċ", "</think>", "+Ċ", "+Ċ", "+no", END, "Ċ",
+    ]  # fmt: skip
+    assert encoded.trained == [(14, 18), (19, 22)]
+    encoded = ChatMLEncoder(sentencepiece, train_on=("assistant",)).encode(talk("7", ("be", "no")))
+    assert marked(sentencepiece, encoded) == [
+        *SP_USER, "7", END, "\n",
+        *SP_ASSISTANT, "<think>", "+\n", "+b", "+e", "+\n", "</think>", "+\n\n", "+no", END, "\n",
+    ]  # fmt: skip
+
+
+def test_stripped_reasoning_leaves_the_plain_answer(byte_level):
+    encoder = ChatMLEncoder(byte_level, reasoning="strip")
+    assert encoder.encode(talk("7", ("be", "no"))) == encoder.encode(talk("7", "no"))
+
+
+def test_many_are_encoded_as_one_by_one(byte_level):
+    encoder = ChatMLEncoder(byte_level)
+    conversations = [talk("why", "no"), talk("7", ("be", "no"), "why", "yes", system="no"), talk("x", "yes")]
+    assert encoder.encode_many(conversations) == [encoder.encode(one) for one in conversations]
+
+
+def test_a_prompt_is_the_conversation_up_to_the_answer(byte_level):
+    encoder = ChatMLEncoder(byte_level)
+    whole = encoder.encode(talk("7", ("be", "no"), "why", "yes", system="no"))
+    messages = talk("7", ("be", "no"), "why", "yes", system="no").messages[:-1]
+    prompt = encoder.encode_prompt(messages)
+    assert prompt == whole.input_ids[: whole.trained[-1][0]]
+    assert byte_level.convert_ids_to_tokens(prompt)[-6:] == ASSISTANT
+    with pytest.raises(BadRow, match="expected the last message to be the user's"):
+        encoder.encode_prompt((*messages, Message("assistant", "a")))
+
+
+@pytest.mark.parametrize("name", ["byte_level", "sentencepiece"])
+def test_an_answer_is_read_back_as_reasoning_and_content(name, request):
+    tokenizer = request.getfixturevalue(name)
+    encoder = ChatMLEncoder(tokenizer)
+    for reasoning, content in [(None, "no hat"), ("be\n\nso", "\nno <think> hat "), (None, "<think>no</think>")]:
+        encoded = encoder.encode(talk("7", (reasoning, content)))
+        start = encoded.trained[0][0]
+        generated = encoded.input_ids[start:]
+        assert encoder.parse_answer(generated) == Answer(content, reasoning, ended=True)
+        assert encoder.parse_answer(generated[:-2]) == Answer(content, reasoning, ended=False)
+
+
+def test_an_answer_cut_off_in_its_reasoning_has_no_content(byte_level):
+    encoder = ChatMLEncoder(byte_level)
+    ids = encoder.encode(talk("7", ("be", "no"))).input_ids[13:16]
+    assert encoder.parse_answer(ids) == Answer("", "b", ended=False)
+    assert encoder.parse_answer([]) == Answer("", None, ended=False)
+    assert encoder.parse_answer([encoder.eos_id]) == Answer("", None, ended=True)
+    assert encoder.stop_ids == {encoder.im_end_id, encoder.eos_id}
+
+
+def test_decoding_leaves_special_tokens_out_or_shows_them(byte_level):
+    encoder = ChatMLEncoder(byte_level)
+    ids = encoder.encode(talk("grüße 😀", "no")).input_ids
+    assert encoder.decode(ids) == "user\ngrüße 😀\nassistant\nno\n"
+    shown = "<|im_start|>user\ngrüße 😀<|im_end|>\n<|im_start|>assistant\nno<|im_end|>\n"
+    assert encoder.decode(ids, show_special=True) == shown
+
+
+def test_a_message_ends_where_a_shorter_conversation_would(byte_level):
+    encoder = ChatMLEncoder(byte_level)
+    ids = encoder.encode(talk("7", "no", "why", "yes", system="no")).input_ids
+    shorter = encoder.encode(talk("7", "no", system="no")).input_ids
+    assert ids[: encoder.message_ends(ids)[2]] == shorter
+
+
+def test_a_tokenizer_without_the_control_tokens_is_refused(tiny_tokenizer):
+    with pytest.raises(ModelError) as caught:
+        ChatMLEncoder(tiny_tokenizer)
+    assert str(caught.value) == (
+        f"expected a tokenizer with the added tokens {', '.join(CONTROL)}; found none named {', '.join(CONTROL)}"
+    )
