@@ -34,7 +34,7 @@ def genesis(*arguments: object, env: dict[str, str] | None = None, cwd: Path | N
         text=True,
         input=stdin,
         timeout=120,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"} | (env or {}),
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | (env or {}),
         cwd=cwd or ROOT,
     )
 
@@ -235,7 +235,7 @@ def test_ctrl_c_in_training_saves_and_says_how_to_go_on(recipe: Callable[..., Pa
         [sys.executable, "-m", "genesis_sft", "train", path, "--run-dir", run_dir, "--set", "training.epochs=400"],
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 100
     while not list(run_dir.glob("partial/train-*/metrics.jsonl")) and time.monotonic() < deadline:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from tokenizers import AddedToken
 
 from genesis_sft.errors import ModelError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
+IM_START, IM_END, THINK, THINK_END = "<|im_start|>", "<|im_end|>", "<think>", "</think>"
+CONTROL_TOKENS = (IM_START, IM_END, THINK, THINK_END)
 
 
 def add_control_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
@@ -39,11 +40,8 @@ def add_control_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFas
     Raises:
         ModelError: The tokenizer would hand out an id that is taken, because its ids have gaps.
     """
-    vocab = tokenizer.get_vocab()
-    missing = tuple(token for token in CONTROL_TOKENS if token not in vocab)
-    whole = [AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS]
-    tokenizer.add_special_tokens({"extra_special_tokens": whole}, replace_extra_special_tokens=False)
-    taken = sorted(set(vocab.values()))
+    taken = sorted(set(tokenizer.get_vocab().values()))
+    missing = add_to_tokenizer(tokenizer)
     new_ids = [tokenizer.convert_tokens_to_ids(token) for token in missing]
     if clashes := sorted(set(new_ids) & set(taken)):
         raise ModelError(
@@ -56,13 +54,22 @@ def add_control_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFas
     return missing
 
 
-@torch.no_grad()
+def add_to_tokenizer(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
+    """Give a tokenizer the control tokens; change it in place, and return those that it did not have."""
+    known = tokenizer.get_vocab()
+    whole = [AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS]
+    tokenizer.add_special_tokens({"extra_special_tokens": whole}, replace_extra_special_tokens=False)
+    return tuple(token for token in CONTROL_TOKENS if token not in known)
+
+
 def _set_rows_to_mean(model: PreTrainedModel, new_ids: list[int], existing_ids: list[int]) -> None:
-    num_rows = model.get_input_embeddings().weight.shape[0]
-    if max(new_ids) >= num_rows:
-        model.resize_token_embeddings(max(new_ids) + 1, mean_resizing=False)  # copies the old rows as they are
-    for table in _tables(model):  # (rows, hidden) or, for a bias, (rows,)
-        table[new_ids] = table[existing_ids].mean(dim=0, dtype=torch.float64).to(table.dtype)
+    import torch
+
+    with torch.no_grad():
+        if max(new_ids) >= model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(max(new_ids) + 1, mean_resizing=False)  # copies the old rows as they are
+        for table in _tables(model):  # (rows, hidden) or, for a bias, (rows,)
+            table[new_ids] = table[existing_ids].mean(dim=0, dtype=torch.float64).to(table.dtype)
 
 
 def _tables(model: PreTrainedModel) -> list[torch.Tensor]:

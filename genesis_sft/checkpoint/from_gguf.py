@@ -3,8 +3,8 @@
 GGUF leaves out or changes some things that a Hugging Face folder states, and each of them fails silently when guessed:
 
 - The pre-tokenizer is only named (``tokenizer.ggml.pre``), so its definition has to be known here. With byte-level
-  splitting alone, white space before digits ("\\n\\n2.") becomes other tokens than the ones SmolLM2 was trained on: that
-  changes the ids of 1.2 % of real SFT rows.
+  splitting alone, line breaks or spaces before a digit become other tokens than those that SmolLM2 was trained on,
+  which changes the ids of 1.2 % of real SFT rows.
 - Rows of the query and key projections stand in another order, which belongs to another layout of RoPE.
 - A stored chat template may add a system prompt of its own; it is left out.
 

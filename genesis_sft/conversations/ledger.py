@@ -100,9 +100,9 @@ class Ledger:
             "not_taken": sum(source.not_taken for source in self.sources),
             "kept": self.kept,
         }
-        return {"sources": {source.name: asdict(source) for source in self.sources}, "total": totals}
+        return {"sources": [asdict(source) for source in self.sources], "total": totals}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Ledger:
         """Read what `to_dict` gave."""
-        return cls(tuple(SourceLedger(**source) for source in values["sources"].values()))
+        return cls(tuple(SourceLedger(**source) for source in values["sources"]))

@@ -11,6 +11,7 @@ from genesis_sft.evals.record import EvalRecord
 from genesis_sft.recipe import Recipe, resolved_yaml
 from genesis_sft.report.compare import Comparison, compare
 from genesis_sft.report.page import write_report
+from genesis_sft.report.verdict import task_kind
 from genesis_sft.run_dir import RunDir, read_manifest
 from genesis_sft.tokens.store import TokenStore
 from genesis_sft.training.loop import TrainingState
@@ -66,7 +67,7 @@ def _summary(comparison: Comparison) -> str:
         parts.append(f"held-out loss {total.before:.3f} -> {total.after:.3f}")
     if stop := comparison.stop:
         parts.append(f"turns ended {stop.before.value:.0%} -> {stop.after.value:.0%}")
-    worse = [task.task for task in comparison.tasks if task.standard_error and task.gain < -2 * task.standard_error]
+    worse = [task.task for task in comparison.tasks if task_kind(task) == "worse"]
     parts.append(f"benchmarks down beyond their error: {', '.join(worse) or 'none'}")
     return "; ".join(parts)
 

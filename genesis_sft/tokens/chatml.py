@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from genesis_sft.checkpoint.control_tokens import CONTROL_TOKENS, IM_END, IM_START, THINK, THINK_END
 from genesis_sft.conversations.conversation import Conversation, Message, check_prompt
 from genesis_sft.tokens.template import CHAT_TEMPLATE, TemplateProof, template_matches
 from genesis_sft.tokens.text import TextTokenizer
@@ -38,9 +39,6 @@ __all__ = [
 ]
 
 TrainOn = Literal["assistant", "end_of_turn"]
-
-IM_START, IM_END, THINK, THINK_END = "<|im_start|>", "<|im_end|>", "<think>", "</think>"
-_CONTROL_TOKENS = (IM_START, IM_END, THINK, THINK_END)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +109,11 @@ class ChatMLEncoder:
         train_on: Sequence[TrainOn] = ("assistant", "end_of_turn"),
         reasoning: Literal["keep", "strip"] = "keep",
     ) -> None:
-        self.text = TextTokenizer(tokenizer, _CONTROL_TOKENS)
+        self.text = TextTokenizer(tokenizer, CONTROL_TOKENS)
         self.keeps_reasoning = reasoning == "keep"
         self.trains_end_of_turn = "end_of_turn" in train_on
         ids = {name: id for id, name in self.text.added.items()}
-        self.im_start_id, self.im_end_id, self.think_id, self.think_end_id = (ids[name] for name in _CONTROL_TOKENS)
+        self.im_start_id, self.im_end_id, self.think_id, self.think_end_id = (ids[name] for name in CONTROL_TOKENS)
         self.eos_id: int | None = tokenizer.eos_token_id
         self.stop_ids = frozenset({self.im_end_id} if self.eos_id is None else {self.im_end_id, self.eos_id})
         roles = ("system", "user", "assistant")

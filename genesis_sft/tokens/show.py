@@ -9,12 +9,13 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from genesis_sft.checkpoint.control_tokens import add_to_tokenizer
 from genesis_sft.conversations.conversation import Conversation
 from genesis_sft.conversations.formats import FORMATS
 from genesis_sft.conversations.sources import read_conversations
 from genesis_sft.errors import InputError, ModelError
 from genesis_sft.recipe import SourceSection
-from genesis_sft.tokens.chatml import IM_END, IM_START, THINK, THINK_END, ChatMLEncoder, Encoded, TrainOn
+from genesis_sft.tokens.chatml import ChatMLEncoder, Encoded, TrainOn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,14 +81,13 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: There is none, or it cannot be read.
     """
-    from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise ModelError(
             f"expected a model folder with a tokenizer.json, or a tokenizer.json, at {path}; found none",
-            hint="`genesis-sft base prepare RECIPE --out FOLDER` writes a model folder.",
+            hint="A finished run has one in base/model, e.g. runs/quickstart/base/model.",
         )
     try:
         if path.is_dir():
@@ -96,10 +96,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
             tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
     except Exception as error:  # the tokenizers library raises bare Exception on a malformed file
         raise ModelError(f"expected a tokenizer in {file}, found: {str(error).splitlines()[0]}") from None
-    known = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
-    names = {token.content for token in known}
-    missing = [token for token in (IM_START, IM_END, THINK, THINK_END) if token not in names]
-    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing], special_tokens=True)
+    add_to_tokenizer(tokenizer)
     return cast("PreTrainedTokenizerBase", tokenizer)
 
 

@@ -201,8 +201,9 @@ def test_the_ledger_on_disk_is_the_ledger_with_its_totals(tmp_path):
     written = json.loads((tmp_path / "out" / "ledger.json").read_text())
     total = {"rows_read": 3, "rejected": 0, "duplicates": 1, "held_out": 0, "not_taken": 0, "kept": 2}
     assert written["total"] == total
-    assert written["sources"]["b"]["licence"] == "MIT"
-    assert written["sources"]["a"]["sha256"] == hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()
+    assert [source["name"] for source in written["sources"]] == ["a", "b"]
+    assert written["sources"][1]["licence"] == "MIT"
+    assert written["sources"][0]["sha256"] == hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()
     assert Ledger.from_dict(written) == mixture.ledger
 
 

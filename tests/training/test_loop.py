@@ -78,7 +78,7 @@ from genesis_sft.recipe import TrainingSection
 from genesis_sft.tokens.store import TokenStore
 from genesis_sft.training import loop
 import torch
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 section, run, out = TrainingSection.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 step = loop.train_step
 def slow_step(*args, **kwargs):  # time for the test to shoot
@@ -95,7 +95,7 @@ except KeyboardInterrupt:
 def start_child(tiny_run: Path, out: Path) -> subprocess.Popen[bytes]:
     arguments = [SECTION.model_dump_json(), str(tiny_run), str(out)]
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *arguments], stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "2"}
+        [sys.executable, "-c", CHILD, *arguments], stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
 
 
