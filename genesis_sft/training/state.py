@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -80,10 +81,10 @@ def save_weights(model: PreTrainedModel, path: Path) -> None:
         os.fsync(handle.fileno())
 
 
-def _read_state(folder: Path) -> dict[str, object] | None:
+def _read_state(folder: Path) -> dict[str, Any] | None:
     """Return the state of a checkpoint whose files are what they were when it was written."""
     try:
-        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         intact = all(hash_file(folder / name) == digest for name, digest in state["sha256"].items())
     except (OSError, ValueError, KeyError):
         return None
