@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from genesis_sft.checkpoint import from_gguf
 from genesis_sft.checkpoint.from_gguf import read_gguf
 from genesis_sft.errors import ModelError
 from tests.checkpoint.toy_gguf import write_gguf
@@ -79,15 +81,88 @@ def test_the_stored_chat_template_is_left_out(tmp_path: Path, tokenizer: PreTrai
 def test_unused_ids_are_rows_but_no_tokens(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     model, read = read_gguf(write_gguf(tmp_path / "m.gguf", build_llama(len(tokenizer)), tokenizer, padding=8))
     assert len(read) == len(tokenizer)
+    assert read.get_vocab() == tokenizer.get_vocab()
     assert model.config.vocab_size == len(tokenizer) + 8
 
 
-def test_the_model_can_be_saved(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    model, _ = read_gguf(write_gguf(tmp_path / "m.gguf", build_llama(len(tokenizer)), tokenizer))
-    model.save_pretrained(tmp_path / "saved")
-    config = (tmp_path / "saved" / "config.json").read_text()
-    assert "quantization_config" not in config
-    assert "gguf" not in config.lower()
+def test_a_special_token_of_gpt2_is_not_added(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    path = write_gguf(tmp_path / "m.gguf", build_llama(len(tokenizer)), tokenizer, special="<|zero|>")
+    _, read = read_gguf(path)
+    assert len(read) == len(tokenizer)
+    assert "<|endoftext|>" not in read.get_vocab()
+    assert read("<|zero|>")["input_ids"] == [0]
+
+
+def test_files_beside_it_are_not_read(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, tiny_folder: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "beside")
+    (tmp_path / "beside" / "chat_template.jinja").write_text("You are a stranger.")
+    (tmp_path / "beside" / "generation_config.json").write_text('{"temperature": 0.2, "do_sample": true}')
+    original = build_llama(len(tokenizer), seed=1)
+    model, read = read_gguf(write_gguf(tmp_path / "beside" / "m.gguf", original, tokenizer))
+    assert read.get_vocab() == tokenizer.get_vocab()
+    assert read.chat_template is None
+    assert torch.equal(model.model.embed_tokens.weight, original.model.embed_tokens.weight)
+    assert model.generation_config.temperature != 0.2
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_model_can_be_saved_and_is_a_plain_one(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, tied: bool
+) -> None:
+    original = build_llama(len(tokenizer), tied=tied)
+    model, read = read_gguf(write_gguf(tmp_path / "m.gguf", original, tokenizer))
+    assert model.config._attn_implementation == original.config._attn_implementation
+    assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in model.parameters())
+    for part in (model, read):
+        part.save_pretrained(tmp_path / "saved")
+    configs = [(tmp_path / "saved" / name).read_text() for name in ("config.json", "tokenizer_config.json")]
+    assert not any(word in config.lower() for config in configs for word in ("quantization", "gguf", "name_or_path"))
+    again = LlamaForCausalLM.from_pretrained(tmp_path / "saved")
+    expected = original.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
+    assert (again.lm_head.weight is again.model.embed_tokens.weight) == tied
+
+
+def test_an_id_that_the_file_does_not_state_stays_unknown(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    path = write_gguf(
+        tmp_path / "m.gguf",
+        build_llama(len(tokenizer)),
+        tokenizer,
+        leave_out_keys=["tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"],
+    )
+    model, read = read_gguf(path)
+    assert (model.config.bos_token_id, model.config.eos_token_id) == (None, None)  # not LlamaConfig's 1 and 2
+    assert read.bos_token is None
+
+
+def test_bars_and_warnings_of_the_libraries_are_not_shown(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_gguf(write_gguf(tmp_path / "m.gguf", build_llama(len(tokenizer)), tokenizer))
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "reading m.gguf\n")
+
+
+def test_a_tensor_that_transformers_leaves_random_is_refused(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_gguf(tmp_path / "m.gguf", build_llama(len(tokenizer)), tokenizer, leave_out="blk.1.ffn_up.weight")
+    monkeypatch.setattr(from_gguf, "_refuse_other_tensors", lambda *_: None)
+    with pytest.raises(ModelError, match=r"could not place .*model\.layers\.1\.mlp\.up_proj\.weight"):
+        read_gguf(path)
+
+
+def test_an_error_of_the_library_is_put_into_words(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: Any) -> None:
+        raise ZeroDivisionError("inside")
+
+    path = write_gguf(tmp_path / "m.gguf", build_llama(len(tokenizer)), tokenizer)
+    monkeypatch.setattr(from_gguf.AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(ModelError, match="transformers cannot read it: ZeroDivisionError: inside") as caught:
+        read_gguf(path)
+    assert caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize(
@@ -100,6 +175,10 @@ def test_the_model_can_be_saved(tmp_path: Path, tokenizer: PreTrainedTokenizerFa
         ({"extra": {"llama.rope.dimension_count": 4}}, "RoPE over whole heads of size 8; found 4 of 8"),
         ({"leave_out": "blk.1.ffn_up.weight"}, "1 tensors are missing, the first is model.layers.1.mlp.up_proj.weight"),
         ({"leave_out": "token_embd.weight"}, "tensors are missing"),
+        ({"extra": {"llama.feed_forward_length": 40}}, "expected blk.0.ffn_gate.weight of (40, 32); found (48, 32)"),
+        ({"leave_out_keys": ["llama.attention.head_count_kv"]}, "has no 'llama.attention.head_count_kv'"),
+        ({"leave_out_keys": ["tokenizer.ggml.merges"]}, "has no 'tokenizer.ggml.merges'"),
+        ({"special": "<|ｚｅｒｏ|>"}, "reads 1 of its tokens otherwise than the file has them, such as '<|ｚｅｒｏ|>'"),
         ({"extra_tensor": "rope_freqs.weight"}, "rope_freqs.weight has no place"),
         ({"extra_tensor": "blk.0.attn_q.bias"}, "blk.0.attn_q.bias has no place"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ def write_gguf(
     leave_out: str = "",
     extra_tensor: str = "",
     padding: int = 0,
+    leave_out_keys: Sequence[str] = (),
+    special: str = "",
 ) -> Path:
     """Write model and tokenizer; the keyword arguments make the file strange in one way each."""
     config: Any = model.config
@@ -44,8 +46,11 @@ def write_gguf(
     writer.add_float32("llama.attention.layer_norm_rms_epsilon", config.rms_norm_eps)
     writer.add_float32("llama.rope.freq_base", config.rope_parameters["rope_theta"])
     for key, value in (extra or {}).items():
+        writer.kv_data[0].pop(key, None)  # a size that is stated already
         writer.add_float32(key, value) if isinstance(value, float) else writer.add_uint32(key, value)
-    _write_tokenizer(writer, tokenizer, pre, padding)
+    _write_tokenizer(writer, tokenizer, pre, padding, special)
+    for key in leave_out_keys:
+        del writer.kv_data[0][key]
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
@@ -66,11 +71,15 @@ def write_gguf(
     return path
 
 
-def _write_tokenizer(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast, pre: str, padding: int) -> None:
+def _write_tokenizer(
+    writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast, pre: str, padding: int, renamed: str
+) -> None:
     plain = json.loads(tokenizer.backend_tokenizer.to_str())
     special = {token["content"] for token in plain["added_tokens"]}
     tokens = [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
     types = [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens]
+    if renamed:
+        tokens[0] = renamed
     tokens += [f"[PAD{len(tokens) + i}]" for i in range(padding)]
     types += [gguf.TokenType.UNUSED] * padding
     writer.add_tokenizer_model("gpt2")

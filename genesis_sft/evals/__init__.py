@@ -1,0 +1,1 @@
+"""What a model can do, measured the same way before and after."""

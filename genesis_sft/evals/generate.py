@@ -1,0 +1,84 @@
+"""Greedy answers to several prompts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from genesis_sft.console import Progress
+
+
+@torch.inference_mode()
+def generate_greedily(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    stop_ids: Collection[int],
+    max_new_tokens: int,
+    bar: Progress | None = None,
+) -> list[list[int]]:
+    """Return what a model writes after each prompt, the likeliest token each time.
+
+    Prompts are padded on the left and masked there, so that an answer is that of the prompt alone. A row that is done
+    leaves the batch.
+
+    Args:
+        model: A causal language model in eval mode.
+        prompts: Token ids of each prompt.
+        stop_ids: Ids that end an answer; they are part of it.
+        max_new_tokens: Longest answer; less where the model's context ends earlier.
+        bar: Told of each answer that is done.
+
+    Returns:
+        Ids of each answer, in the order of the prompts. Its last id is a stop id, or it reached the limit.
+    """
+    answers: list[list[int]] = [[] for _ in prompts]
+    input_ids, mask = _pad_left(prompts, model.device)  # (B, P) both
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    alive = list(range(len(prompts)))
+    for _ in range(min(max_new_tokens, _room(model, input_ids.shape[1]))):
+        output = model(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        tokens = output.logits[:, -1].argmax(dim=-1)  # (B,)
+        for row, token in zip(alive, tokens.tolist(), strict=True):
+            answers[row].append(token)
+        going_on = [place for place, row in enumerate(alive) if answers[row][-1] not in stop_ids]
+        if bar is not None and len(going_on) < len(alive):
+            bar.advance(len(alive) - len(going_on))
+        if not going_on:
+            return answers
+        input_ids, positions = tokens[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        if len(going_on) < len(alive):
+            keep = torch.tensor(going_on, device=model.device)
+            cache.batch_select_indices(keep)
+            input_ids, positions, mask = input_ids[keep], positions[keep], mask[keep]
+            alive = [alive[place] for place in going_on]
+    if bar is not None:
+        bar.advance(len(alive))
+    return answers
+
+
+def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the ids and the mask, (B, longest prompt) both; 0 stands where nothing is."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _room(model: PreTrainedModel, longest_prompt: int) -> int:
+    """Tokens that can still be written before the model's context ends."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    return max(0, context - longest_prompt) if context else 1 << 30

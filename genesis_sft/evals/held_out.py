@@ -1,0 +1,111 @@
+"""Loss on the conversations that are never trained on, over the same tokens that training counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from genesis_sft.batches.collate import collate
+from genesis_sft.console import progress
+from genesis_sft.errors import ModelError
+from genesis_sft.evals.error_bars import ratio_and_error
+from genesis_sft.evals.record import HeldOutRecord
+from genesis_sft.tokens.table import TokenTable
+from genesis_sft.training.loss import token_losses
+
+BATCH_TOKENS = 4096
+"""Tokens in one forward pass; a longer conversation goes alone."""
+
+
+def measure_held_out(model: PreTrainedModel, table: TokenTable, max_tokens: int) -> tuple[HeldOutRecord, ...]:
+    """Return the loss on held-out conversations, one record a source, in the order in which sources appear.
+
+    Args:
+        model: Loaded with ``attention=SEGMENT_ATTENTION``, in eval mode.
+        table: The held-out conversations.
+        max_tokens: Stop after about this many tokens, context included, taken evenly from all sources.
+
+    Raises:
+        ModelError: A loss is not a number.
+    """
+    chosen = choose_evenly(table, max_tokens)
+    sums: dict[int, float] = {}
+    with progress("held-out loss", sum(map(table.num_tokens, chosen)), "tokens") as bar, torch.inference_mode():
+        for indices in _batches(table, chosen):
+            sums.update(zip(indices, _loss_sums(model, table, indices), strict=True))
+            bar.advance(sum(map(table.num_tokens, indices)))
+    if any(not math.isfinite(loss) for loss in sums.values()):
+        raise ModelError("expected a loss on every held-out conversation, found infinities or NaN")
+    sources = dict.fromkeys(table.source(index) for index in sorted(chosen))
+    return tuple(
+        _as_record(source, table, [index for index in chosen if table.source(index) == source], sums)
+        for source in sources
+    )
+
+
+def choose_evenly(table: TokenTable, max_tokens: int) -> list[int]:
+    """Return indices of conversations, each source's from its first on, until ``max_tokens`` tokens are reached.
+
+    The next conversation is always one of the source that has the fewest tokens so far; when a source has no more, the
+    others go on. Conversations without a trained token are left out.
+
+    Sources a and b with conversations of 5, 5, 5 and of 9, 9 tokens, 18 tokens at most: a, b, a (19 tokens).
+    """
+    waiting: dict[str, list[int]] = {}
+    for index in reversed(range(len(table))):  # popped from the end
+        if table.num_trained(index):
+            waiting.setdefault(table.source(index), []).append(index)
+    taken = dict.fromkeys(sorted(waiting, key=lambda source: waiting[source][-1]), 0)
+    chosen: list[int] = []
+    while sum(taken.values()) < max_tokens and any(waiting.values()):
+        source = min((name for name in taken if waiting[name]), key=taken.__getitem__)
+        index = waiting[source].pop()
+        taken[source] += table.num_tokens(index)
+        chosen.append(index)
+    return chosen
+
+
+class _Group(NamedTuple):
+    indices: list[int]
+    num_tokens: int
+
+
+def _batches(table: TokenTable, chosen: Sequence[int]) -> Iterator[list[int]]:
+    """Yield indices in groups of at most ``BATCH_TOKENS`` tokens."""
+    group = _Group([], 0)
+    for index in chosen:
+        length = table.num_tokens(index)
+        if group.indices and group.num_tokens + length > BATCH_TOKENS:
+            yield group.indices
+            group = _Group([], 0)
+        group = _Group([*group.indices, index], group.num_tokens + length)
+    if group.indices:
+        yield group.indices
+
+
+def _loss_sums(model: PreTrainedModel, table: TokenTable, indices: Sequence[int]) -> list[float]:
+    """Return the summed loss of each conversation, in nats."""
+    batch = collate([(table.input_ids(index), table.trained(index)) for index in indices]).to(model.device)
+    losses = token_losses(model, batch).double()  # (N,)
+    pieces = torch.split(losses, [table.num_trained(index) for index in indices])
+    return [float(piece.sum()) for piece in pieces]
+
+
+def _as_record(source: str, table: TokenTable, indices: Sequence[int], sums: dict[int, float]) -> HeldOutRecord:
+    losses = tuple(sums[index] for index in indices)
+    tokens = tuple(table.num_trained(index) for index in indices)
+    value, error = ratio_and_error(losses, tokens)
+    return HeldOutRecord(
+        source=source,
+        nats_per_token=value,
+        standard_error=error,
+        n_tokens=sum(tokens),
+        n_conversations=len(indices),
+        rows=tuple(table.row(index) for index in indices),
+        losses=losses,
+        tokens=tokens,
+    )

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from genesis_sft.errors import InputError
+from genesis_sft.evals.record import (
+    ChatAnswer,
+    EvalRecord,
+    FirstRequest,
+    HeldOutRecord,
+    PartScore,
+    PartTime,
+    TaskRecord,
+)
+
+TASK = TaskRecord(
+    task="mmlu",
+    metric="acc",
+    value=1 / 3,
+    standard_error=0.1 + 0.2,  # 0.30000000000000004
+    n=3,
+    chance=0.25,
+    items=(1.0, 0.0, 0.0),
+    doc_hashes=("a", "b", "a"),
+    num_choices=(4, 4, 4),
+    num_truncated=1,
+    first_request=FirstRequest((1, 2), ("<s>", "Ġ\N{SNOWMAN}"), 7),
+    subjects=(PartScore("anatomy", "stem", 0.5, 0.5, 2), PartScore("law", "humanities", 0.0, 0.0, 1)),
+    groups=(PartScore("stem", "stem", 0.5, 0.5, 2),),
+)
+PERPLEXITY = TaskRecord(
+    "lambada_oneline", "perplexity", 20.085, 1.0, 2, None, (-2.9999999999999996, -3.1e-17), ("c", "d")
+)
+ANSWER = ChatAnswer(
+    "owl", ({"role": "user", "content": "Who?\u2028"},), "me", None, ended=True, num_tokens=3, sample=True
+)
+RECORD = EvalRecord(
+    model="f" * 64,
+    settings={"data": "package", "tasks": [{"task": "mmlu", "limit": None}]},
+    versions={"lm-eval": "0.4.13"},
+    tasks=(TASK, PERPLEXITY),
+    held_out=(HeldOutRecord("sums", 1.5, 0.25, 4, 2, (7, 9), (2.0, 4.0), (1, 3)),),
+    chat=(ANSWER,),
+    times={"mmlu": PartTime(1.5, 300)},
+)
+
+
+def test_a_record_comes_back_exactly(tmp_path):
+    RECORD.save(tmp_path)
+    assert EvalRecord.open(tmp_path) == RECORD
+    assert EvalRecord.open(tmp_path / "record.json") == RECORD
+
+
+def test_items_stand_on_one_line_so_that_a_record_can_be_read(tmp_path):
+    RECORD.save(tmp_path)
+    text = (tmp_path / "record.json").read_text()
+    assert '      "items": [1.0, 0.0, 0.0],\n' in text
+    assert json.loads(text) == json.loads(json.dumps(RECORD.to_json()))
+
+
+def test_no_record_damaged_record_and_other_version_are_told_apart(tmp_path):
+    with pytest.raises(InputError, match=r"expected an evaluation record at .*No such file"):
+        EvalRecord.open(tmp_path / "nothing")
+    (tmp_path / "record.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        EvalRecord.open(tmp_path)
+    (tmp_path / "record.json").write_text(json.dumps(RECORD.to_json() | {"tasks": [{"task": "mmlu"}]}))
+    with pytest.raises(InputError, match="damaged"):
+        EvalRecord.open(tmp_path)
+    (tmp_path / "record.json").write_text(json.dumps(RECORD.to_json() | {"version": 99}))
+    with pytest.raises(InputError, match=r"version 1 in .*, found 99"):
+        EvalRecord.open(tmp_path)
+
+
+def test_above_chance_needs_more_than_two_standard_errors():
+    def with_value(value):
+        return TaskRecord("piqa", "acc", value, 0.0625, 60, 0.5, (), ()).above_chance
+
+    assert with_value(0.625) is False  # exactly two
+    assert with_value(0.63) is True
+    assert with_value(0.3) is False
+    assert PERPLEXITY.above_chance is None
+
+
+def test_stop_rate_counts_answers_that_ended():
+    rate = RECORD.stop_rate
+    assert (rate.value, rate.n) == (1.0, 1)
+    assert EvalRecord("f", {}, {}).stop_rate is None
+
+
+def test_summary_is_one_line():
+    assert RECORD.summary() == "mmlu 0.333, sums 1.500 nats/token, 1 of 1 chat answers ended in 1.5 s"
+    assert EvalRecord("f", {}, {}).summary() == "nothing measured in 0.0 s"

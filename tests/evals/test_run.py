@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from genesis_sft.errors import AssetError, RecipeError
+from genesis_sft.evals import harness
+from genesis_sft.evals.record import EvalRecord
+from genesis_sft.evals.run import run_evals
+from genesis_sft.recipe import EvalsSection, TaskSection
+
+SECTION = EvalsSection(
+    data="package",
+    tasks=(TaskSection(task="piqa", limit=2), TaskSection(task="lambada_openai")),
+    batch_size=2,
+    chat_prompts=2,
+    max_new_tokens=4,
+)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_record_folder_holds_every_outcome(made_up_tasks, tiny_base, tmp_path):
+    record = run_evals(SECTION, tiny_base, tmp_path, device="cpu")
+    assert EvalRecord.open(tmp_path) == record
+    assert [(one.task, one.metric) for one in record.tasks] == [
+        ("piqa", "acc"),
+        ("lambada_oneline", "acc"),
+        ("lambada_oneline", "perplexity"),
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "record.json", "samples.jsonl"]
+    samples = lines(tmp_path / "samples.jsonl")
+    assert [(one["task"], one["doc_id"]) for one in samples] == [
+        ("piqa", 0),
+        ("piqa", 1),
+        ("lambada_oneline", 0),
+        ("lambada_oneline", 1),
+    ]
+    assert {"doc_hash", "prompt_hash", "target_hash", "log_likelihoods", "outcomes"} <= samples[0].keys()
+    assert [one["id"] for one in lines(tmp_path / "answers.jsonl")] == [answer.id for answer in record.chat]
+    assert record.model == tiny_base.content_hash()
+    assert (record.settings["data"], record.settings["device"], record.settings["seed"]) == ("package", "cpu", 0)
+    assert set(record.times) == {"piqa", "lambada_oneline", "chat"}
+
+
+def test_after_a_kill_only_the_part_at_work_is_done_again(made_up_tasks, tiny_base, tmp_path, monkeypatch):
+    whole = run_evals(SECTION, tiny_base, tmp_path / "whole", device="cpu")
+    asked, real = [], harness.run_task
+
+    def stops_at_lambada(task, *rest):
+        asked.append(task.task)
+        if task.task == "lambada_openai" and len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(task, *rest)
+
+    monkeypatch.setattr(harness, "run_task", stops_at_lambada)
+    with pytest.raises(KeyboardInterrupt):
+        run_evals(SECTION, tiny_base, tmp_path / "cut", device="cpu")
+    resumed = run_evals(SECTION, tiny_base, tmp_path / "cut", device="cpu")
+    assert asked == ["piqa", "lambada_openai", "lambada_openai"]
+    assert (resumed.tasks, resumed.chat) == (whole.tasks, whole.chat)
+
+
+def test_parts_of_another_evaluation_are_not_used(made_up_tasks, tiny_base, tmp_path, monkeypatch):
+    only_piqa = SECTION.model_copy(update={"tasks": SECTION.tasks[:1], "chat_prompts": 0})
+    asked, real = [], harness.run_task
+
+    def note(task, *rest):
+        asked.append(task.limit)
+        return real(task, *rest)
+
+    monkeypatch.setattr(harness, "run_task", note)
+    monkeypatch.setattr(EvalRecord, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    for limit in (2, 2, 1):
+        section = only_piqa.model_copy(update={"tasks": (TaskSection(task="piqa", limit=limit),)})
+        with pytest.raises(KeyboardInterrupt):
+            run_evals(section, tiny_base, tmp_path, device="cpu")
+    assert asked == [2, 1]
+
+
+def test_an_error_leaves_no_record(made_up_tasks, tiny_base, tmp_path):
+    with pytest.raises(AssetError):
+        run_evals(SECTION.model_copy(update={"data": "hub"}), tiny_base, tmp_path, device="cpu")
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_too_many_chat_prompts_are_refused_before_anything_is_measured(tiny_base, tmp_path):
+    with pytest.raises(RecipeError, match="at most 40, found 41"):
+        run_evals(SECTION.model_copy(update={"chat_prompts": 41}), tiny_base, tmp_path, device="cpu")
+    assert not any(tmp_path.iterdir())
+
+
+def test_nothing_asked_gives_an_empty_record(tiny_base, tmp_path):
+    record = run_evals(EvalsSection(chat_prompts=0), tiny_base, tmp_path / "new", device="cpu")
+    assert (record.tasks, record.held_out, record.chat) == ((), (), ())
+    assert EvalRecord.open(tmp_path / "new") == record
