@@ -17,11 +17,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genesis_sft.console import format_duration, say
 from genesis_sft.recipe import Recipe, resolved_yaml
 from genesis_sft.run_dir import RunDir, StageSpec, StageStatus, hash_file, write_text
+
+if TYPE_CHECKING:
+    from genesis_sft.checkpoint.model_dir import ModelDir
+    from genesis_sft.conversations.mixture import Mixture
+    from genesis_sft.evals.record import ChatAnswer
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def sample_conversations(run_dir: str | Path) -> str:
     return "\n\n".join(blocks)
 
 
-def _one_answer(answer: Any) -> str:
+def _one_answer(answer: ChatAnswer) -> str:
     text = " ".join(answer.answer.split())
     return text + ("" if answer.ended else " [did not end its turn]")
 
@@ -154,11 +159,7 @@ def _never(_: Path) -> str:
 def _base(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
     from genesis_sft.checkpoint.base import prepare_base
 
-    result = prepare_base(recipe.base, out)
-    return (
-        f"{result.verdict}: {result.nats_per_token:.2f} nats/token on plain text "
-        f"(word frequencies {result.unigram:.2f}, guessing {result.uniform:.2f})"
-    )
+    return prepare_base(recipe.base, out).summary()
 
 
 def _before(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
@@ -222,24 +223,6 @@ def _report(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
     return report_on_run(recipe, run_dir, out)
 
 
-STAGES = (
-    Stage("base", (), lambda r: _base_settings(r), _base, files=lambda r: _base_files(r)),
-    Stage("before", ("base",), lambda r: _eval_settings(r), _before, files=lambda r: _eval_files(r), resumable=True),
-    Stage("data", (), lambda r: _data_settings(r), _data, files=lambda r: _data_files(r)),
-    Stage("tokens", ("base", "data"), lambda r: _dump(r.tokens), _tokens),
-    Stage("train", ("base", "tokens"), lambda r: _training_settings(r), _train, resumable=True),
-    Stage("export", ("base", "data", "train"), lambda r: _dump(r.export), _export),
-    Stage("after", ("export",), lambda r: _eval_settings(r), _after, files=lambda r: _eval_files(r), resumable=True),
-    Stage("held_out", ("base", "tokens", "export"), lambda r: _dump(r.evals.held_out), _held_out),
-    Stage(
-        "report",
-        ("base", "before", "data", "tokens", "train", "export", "after", "held_out"),
-        lambda r: {"name": r.name},
-        _report,
-    ),
-)
-
-
 # --- what decides a stage's result ----------------------------------------------------------------------------------
 
 
@@ -293,19 +276,39 @@ def _training_settings(recipe: Recipe) -> dict[str, Any]:
 # --- results of finished stages -------------------------------------------------------------------------------------
 
 
-def _base_model(run_dir: RunDir) -> Any:
+def _base_model(run_dir: RunDir) -> ModelDir:
     from genesis_sft.checkpoint.model_dir import ModelDir
 
     return ModelDir.open(run_dir.folder("base") / "model")
 
 
-def _tuned_model(run_dir: RunDir) -> Any:
+def _tuned_model(run_dir: RunDir) -> ModelDir:
     from genesis_sft.checkpoint.model_dir import ModelDir
 
     return ModelDir.open(run_dir.folder("export") / "model")
 
 
-def _mixture(run_dir: RunDir) -> Any:
+def _mixture(run_dir: RunDir) -> Mixture:
     from genesis_sft.conversations.mixture import Mixture
 
     return Mixture.open(run_dir.folder("data"))
+
+
+# --- the pipeline ---------------------------------------------------------------------------------------------------
+
+STAGES = (
+    Stage("base", (), _base_settings, _base, files=_base_files),
+    Stage("before", ("base",), _eval_settings, _before, files=_eval_files, resumable=True),
+    Stage("data", (), _data_settings, _data, files=_data_files),
+    Stage("tokens", ("base", "data"), lambda r: _dump(r.tokens), _tokens),
+    Stage("train", ("base", "tokens"), _training_settings, _train, resumable=True),
+    Stage("export", ("base", "data", "train"), lambda r: _dump(r.export), _export),
+    Stage("after", ("export",), _eval_settings, _after, files=_eval_files, resumable=True),
+    Stage("held_out", ("base", "tokens", "export"), lambda r: _dump(r.evals.held_out), _held_out),
+    Stage(
+        "report",
+        ("base", "before", "data", "tokens", "train", "export", "after", "held_out"),
+        lambda r: {"name": r.name},
+        _report,
+    ),
+)

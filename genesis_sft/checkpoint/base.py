@@ -73,9 +73,8 @@ class BaseResult:
             added_tokens=tuple(check["added_tokens"]),
         )
 
-    @property
-    def line(self) -> str:
-        """The plain line of result."""
+    def summary(self) -> str:
+        """Return the plain line of result."""
         added = f"; added {', '.join(self.added_tokens)}" if self.added_tokens else ""
         return (
             f"{self.verdict}: {self.nats_per_token:.2f} nats a token on plain text "
