@@ -1,4 +1,4 @@
-"""Everything a command does, from Python. Runs as it stands, in about ten minutes on two cores:
+"""What the commands do, from Python. Runs as it stands, in about ten minutes on two cores:
 
 .venv/bin/python examples/python_api.py
 """
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     # genesis-sft plan / run
-    recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml", ["training.learning_rate=1e-5"])
+    recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml", ["seed=2"])
     run_dir = Path("runs") / "python-api"
     for stage in plan(recipe, run_dir):
         print(f"{stage.name}: {'done' if stage.done else stage.why}")

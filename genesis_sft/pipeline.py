@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genesis_sft.console import format_duration, say
+from genesis_sft.errors import RunDirError
 from genesis_sft.recipe import Recipe, resolved_yaml
 from genesis_sft.run_dir import RunDir, StageSpec, StageStatus, hash_file, write_text
 
@@ -75,7 +76,7 @@ def run(recipe: Recipe, run_dir: str | Path, *, until: str = "report") -> Path:
                 continue
             say(f"{title} ...")
             started = time.monotonic()
-            folder.make(specs[stage.name], functools.partial(stage.work, recipe, folder))
+            folder.make(specs[stage.name], functools.partial(_work, stage, recipe, folder))
             say(f"{title}: {folder.result_line(stage.name)} ({format_duration(time.monotonic() - started)})")
     return folder.path
 
@@ -147,6 +148,18 @@ def _wanted(until: str) -> list[Stage]:
         if stage.name in wanted:
             wanted.update(stage.needs)
     return [stage for stage in STAGES if stage.name in wanted]
+
+
+def _work(stage: Stage, recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    """Do a stage's work; a file that changed meanwhile would stand under the hash that it had before."""
+    before = dict(stage.files(recipe))
+    result = stage.work(recipe, run_dir, out)
+    if dict(stage.files(recipe)) != before:
+        raise RunDirError(
+            f"the files that the stage {stage.name} reads changed while it was at work",
+            hint="Run the same command again when they are as they shall be.",
+        )
+    return result
 
 
 def _never(_: Path) -> str:
@@ -233,7 +246,8 @@ def _dump(section: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _base_settings(recipe: Recipe) -> dict[str, Any]:
     # a local folder counts by what is in it (see _base_files), not by where it lies
-    return _dump(recipe.base, without=("model",))
+    # and the loss in its training log is only shown
+    return _dump(recipe.base, without=("model", "training_loss"))
 
 
 def _base_files(recipe: Recipe) -> Mapping[str, str]:
@@ -258,7 +272,8 @@ def _eval_files(recipe: Recipe) -> Mapping[str, str]:
 
 
 def _data_settings(recipe: Recipe) -> dict[str, Any]:
-    sources = [_dump(source, without=("path",)) for source in recipe.data.sources]
+    # a licence is only shown
+    sources = [_dump(source, without=("path", "licence")) for source in recipe.data.sources]
     return {"seed": recipe.seed, **_dump(recipe.data), "sources": sources}
 
 
@@ -271,6 +286,11 @@ def _data_files(recipe: Recipe) -> Mapping[str, str]:
 def _training_settings(recipe: Recipe) -> dict[str, Any]:
     # how often a checkpoint is written does not change the weights
     return {"seed": recipe.seed, **_dump(recipe.training, without=("checkpoint_every_steps",))}
+
+
+def _report_settings(recipe: Recipe) -> dict[str, Any]:
+    licences = [source.licence for source in recipe.data.sources]
+    return {"name": recipe.name, "training_loss": recipe.base.training_loss, "licences": licences}
 
 
 # --- results of finished stages -------------------------------------------------------------------------------------
@@ -298,9 +318,10 @@ def _mixture(run_dir: RunDir) -> Mixture:
 
 STAGES = (
     Stage("base", (), _base_settings, _base, files=_base_files),
-    Stage("before", ("base",), _eval_settings, _before, files=_eval_files, resumable=True),
     Stage("data", (), _data_settings, _data, files=_data_files),
     Stage("tokens", ("base", "data"), lambda r: _dump(r.tokens), _tokens),
+    # after data and tokens, whose errors are found in seconds
+    Stage("before", ("base",), _eval_settings, _before, files=_eval_files, resumable=True),
     Stage("train", ("base", "tokens"), _training_settings, _train, resumable=True),
     Stage("export", ("base", "data", "train"), lambda r: _dump(r.export), _export),
     Stage("after", ("export",), _eval_settings, _after, files=_eval_files, resumable=True),
@@ -308,7 +329,7 @@ STAGES = (
     Stage(
         "report",
         ("base", "before", "data", "tokens", "train", "export", "after", "held_out"),
-        lambda r: {"name": r.name},
+        _report_settings,
         _report,
     ),
 )

@@ -3,6 +3,7 @@
 A run folder::
 
     runs/quickstart/
+      .genesis-run               marks the folder; locked while a process works in it
       recipe.yaml                the resolved recipe of the last run
       base/  before/  data/ ...  one folder a finished stage, each with its manifest.json
       partial/                   what stages at work have written so far; training goes on from here after a kill
@@ -35,6 +36,10 @@ from typing import Any
 from genesis_sft.errors import RunDirError
 
 MANIFEST = "manifest.json"
+MARKER = ".genesis-run"
+"""Marks a run folder as one, and is what a working process locks; a folder with other things in it is never used."""
+
+_HASHED_BYTES = 1024 * 1024
 _KEY_DIGITS = 12
 _RECORDED_PACKAGES = ("genesis-sft", "torch", "transformers", "tokenizers", "lm-eval", "datasets", "pyarrow")
 
@@ -153,11 +158,16 @@ class RunDir:
         """Hold the run folder for this process.
 
         Raises:
-            RunDirError: Another process holds it, or it cannot be made.
+            RunDirError: Another process holds it, it cannot be made, or it holds something else than a run.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = open(self.path / ".lock", "a+")  # noqa: SIM115 - held as long as the lock is
+            if not (self.path / MARKER).exists() and any(self.path.iterdir()):
+                raise RunDirError(
+                    f"expected an empty folder or a run folder at {self.path}; found other files in it",
+                    hint="Name another folder with --run-dir.",
+                )
+            handle = open(self.path / MARKER, "a+")  # noqa: SIM115 - held as long as the lock is
         except OSError as error:
             raise RunDirError(f"expected a folder to write to at {self.path}: {error.strerror}") from None
         with handle:
@@ -184,22 +194,17 @@ class RunDir:
         manifest = read_manifest(folder)
         if manifest is None or manifest.get("key") != key:
             return False
-        return all(
-            (folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"]
-            for name, entry in manifest["files"].items()
-        )
+        return all(_is_intact(folder / name, entry) for name, entry in manifest["files"].items())
 
     def _set_aside(self, folder: Path) -> None:
-        """Move a result of another key to ``replaced/``; remove what is no result."""
+        """Move a result of another key, or what is no result, to ``replaced/``; nothing is removed."""
         if not folder.exists():
             return
         manifest = read_manifest(folder)
-        if manifest is None or not self._is_finished(folder, manifest["key"]):
-            shutil.rmtree(folder)
-            return
-        target = self.path / "replaced" / f"{folder.name}-{manifest['key'][:_KEY_DIGITS]}"
-        if target.exists():
-            shutil.rmtree(target)
+        finished = manifest is not None and self._is_finished(folder, manifest["key"])
+        name = f"{folder.name}-{manifest['key'][:_KEY_DIGITS] if manifest and finished else 'damaged'}"
+        places = (self.path / "replaced" / f"{name}{suffix}" for suffix in ("", *(f".{n}" for n in range(1, 1000))))
+        target = next(place for place in places if not place.exists())
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
 
@@ -208,9 +213,19 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a stage's folder; None where there is none, or a damaged one."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        shapes = {"key": str, "result": str, "files": dict, "settings": dict, "inputs": dict}
+        whole = all(isinstance(manifest[name], kind) for name, kind in shapes.items())
+        whole = whole and all({"bytes", "sha256"} <= entry.keys() for entry in manifest["files"].values())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return manifest if isinstance(manifest, dict) and {"key", "files", "result"} <= manifest.keys() else None
+    return manifest if whole else None
+
+
+def _is_intact(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether a file is as it was written: by size, and by hash where that takes no time."""
+    if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        return False
+    return entry["bytes"] > _HASHED_BYTES or hash_file(path) == entry["sha256"]
 
 
 def canonical_json(value: Any) -> str:

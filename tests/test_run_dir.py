@@ -123,3 +123,37 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
         process.join(30)
     with RunDir(tmp_path).locked():
         pass
+
+
+def test_a_folder_with_other_things_in_it_is_never_used(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.jsonl").write_text("years of work")
+    with pytest.raises(RunDirError, match="found other files"), RunDir(tmp_path).locked():
+        pass
+    assert (tmp_path / "data" / "mine.jsonl").read_text() == "years of work"
+
+
+def test_what_is_no_result_is_moved_not_removed(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.folder("tokens").mkdir()
+    (run.folder("tokens") / "notes.txt").write_text("mine")
+    run.make(SPEC, Work())
+    assert (tmp_path / "replaced" / "tokens-damaged" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["[]", "{}", '{"key": 1}', "[" * 100_000, '{"key": "k", "result": "r", "settings": {}, "inputs": {}, "files": []}'],
+)
+def test_a_damaged_manifest_is_no_manifest(tmp_path: Path, damage: str) -> None:
+    run = RunDir(tmp_path)
+    (run.make(SPEC, Work()) / "manifest.json").write_text(damage)
+    assert not run.status(SPEC).done
+    run.make(SPEC, Work())
+    assert run.status(SPEC).done
+
+
+def test_a_changed_byte_in_a_small_file_is_seen(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    (run.make(SPEC, Work()) / "result.txt").write_text("jello")
+    assert run.status(SPEC).why == "its files are damaged"

@@ -10,6 +10,7 @@ train/
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 import time
@@ -32,7 +33,7 @@ from genesis_sft.recipe import TrainingSection
 from genesis_sft.run_dir import write_json
 from genesis_sft.tokens.store import TokenStore, TokenTable
 from genesis_sft.training.attention import SEGMENT_ATTENTION
-from genesis_sft.training.metrics import METRICS_FILE, MetricsLog, read_metrics
+from genesis_sft.training.metrics import METRICS_FILE, MetricsLog, count_steps, read_metrics
 from genesis_sft.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
 from genesis_sft.training.state import Checkpoints, save_weights
 from genesis_sft.training.step import train_step
@@ -103,17 +104,21 @@ def train(section: TrainingSection, base: ModelDir, store: TokenStore, out: Path
         ModelError: A conversation is longer than the model's context.
         CheckFailed: Ten steps in a row had a gradient that is not finite.
     """
+    if (out / _SUMMARY_FILE).exists():  # killed between the end of training and the stage's manifest
+        return TrainingState.open(out)
     plan = StepPlan(
         len(store.train), section.batch.sequences, section.epochs, section.drop_last, section.max_steps, seed
     )
     device = _device(section)
     _check_plan(plan, section)
     model = base.load_model(dtype="float32", device=device.type, attention=SEGMENT_ATTENTION).train()
-    _check_lengths(store.train, model)
+    for table in (store.train, store.held_out):
+        _check_lengths(table, model)
     optimizer = build_optimizer(model.parameters(), section)
     checkpoints = Checkpoints(out / "checkpoints")
-    first_step = checkpoints.restore(model, optimizer)
+    first_step = checkpoints.restore(model, optimizer, logged_steps=count_steps(out / METRICS_FILE))
     _run_steps(plan, range(first_step, plan.num_steps), section, store.train, model, optimizer, checkpoints, out)
+    _refuse_ruined_weights(model, read_metrics(out / METRICS_FILE))
     save_weights(model, out / WEIGHTS_FILE)
     state = _summarize(out)
     write_json(out / _SUMMARY_FILE, {name: value for name, value in asdict(state).items() if name != "folder"})
@@ -164,9 +169,9 @@ def _run_steps(
             log.write(
                 {
                     "step": step + 1,
-                    "loss": result.loss,
+                    "loss": result.loss if math.isfinite(result.loss) else None,
                     "learning_rate": learning_rate,
-                    "grad_norm": result.grad_norm,
+                    "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
                     "tokens": result.num_tokens,
                     "trained_tokens": result.num_trained,
                     "skipped": result.skipped,
@@ -179,7 +184,8 @@ def _run_steps(
                     f"the gradient of {skipped_in_a_row} steps in a row was not finite (last: step {step + 1})",
                     hint="Lower training.learning_rate, or set training.precision to float32.",
                 )
-            smoothed = result.loss if step == steps.start else _SMOOTHING * smoothed + (1 - _SMOOTHING) * result.loss
+            if not result.skipped:
+                smoothed = _SMOOTHING * smoothed + (1 - _SMOOTHING) * result.loss if smoothed else result.loss
             rate = result.num_tokens / elapsed_seconds
             bar.advance(
                 result.num_tokens, f"step {step + 1}/{plan.num_steps}  loss {smoothed:.3f}  {rate:.0f} tokens/s"
@@ -188,6 +194,20 @@ def _run_steps(
                 checkpoints.save(step + 1, model, optimizer)
             if stop.is_set():
                 raise KeyboardInterrupt
+
+
+def _refuse_ruined_weights(model: PreTrainedModel, rows: list[dict[str, Any]]) -> None:
+    if rows[-1]["skipped"]:
+        raise CheckFailed(
+            "the gradient of the last step was not finite: the weights before it are of no use",
+            hint="Lower training.learning_rate, or set training.precision to float32.",
+        )
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise CheckFailed(
+                f"training ended with weights that are not finite (first: {name})",
+                hint="Lower training.learning_rate; metrics.jsonl shows where it went wrong.",
+            )
 
 
 @contextmanager
@@ -239,7 +259,7 @@ def _check_plan(plan: StepPlan, section: TrainingSection) -> None:
 
 def _check_lengths(table: TokenTable, model: PreTrainedModel) -> None:
     context = getattr(model.config, "max_position_embeddings", None)
-    longest = int(table.num_tokens_per_row.max())
+    longest = int(table.num_tokens_per_row.max(initial=0))
     if context is not None and longest > context:
         raise ModelError(
             f"the longest conversation has {longest} tokens, the model's context is {context}",
@@ -252,7 +272,9 @@ def _summarize(folder: Path) -> TrainingState:
     tenth = max(1, len(rows) // 10)
 
     def mean_loss(part: list[dict[str, Any]]) -> float:
-        return float(sum(r["loss"] * r["trained_tokens"] for r in part) / sum(r["trained_tokens"] for r in part))
+        done = [row for row in part if row["loss"] is not None]
+        trained = sum(row["trained_tokens"] for row in done)
+        return float(sum(row["loss"] * row["trained_tokens"] for row in done) / trained) if trained else math.nan
 
     return TrainingState(
         folder=folder,

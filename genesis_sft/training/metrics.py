@@ -41,12 +41,20 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics file; none where there is no file. A last line cut by a kill is left out."""
-    rows = []
+    """Return the rows of steps 1, 2, 3, ... of a metrics file; what follows a gap or a cut line is left out."""
+    rows: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").split("\n"):
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(row, dict) or row.get("step") != len(rows) + 1:
+                break
+            rows.append(row)
     return rows
+
+
+def count_steps(path: Path) -> int:
+    """Return how many steps, from the first on, a metrics file has rows of."""
+    return len(read_metrics(path))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.errors import DataError, ModelError
+from genesis_sft.errors import CheckFailed, DataError, ModelError
 from genesis_sft.recipe import BatchSection, TrainingSection
 from genesis_sft.tokens.store import TokenStore
 from genesis_sft.training.loop import TrainingState, train
@@ -177,3 +177,53 @@ def test_a_conversation_beyond_the_context_is_refused(
     (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8}))
     with pytest.raises(ModelError, match="context is 8"):
         train(SECTION, ModelDir.open(short), tiny_store, tmp_path, seed=0)
+
+
+def test_killed_after_the_last_step_it_is_not_trained_again(
+    straight: TrainingState, tiny_base: ModelDir, tiny_store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genesis_sft.training import loop
+
+    monkeypatch.setattr(loop, "train_step", None)  # would fail if it were asked to
+    assert train(SECTION, tiny_base, tiny_store, straight.folder, seed=5) == straight
+
+
+@pytest.mark.parametrize("state", ["[]", "null", '{"step": 99, "sha256": {}}', '{"step": "x"}', "[" * 100_000])
+def test_a_checkpoint_that_contradicts_itself_is_left_aside(
+    straight: TrainingState, tiny_base: ModelDir, tiny_store: TokenStore, tmp_path: Path, state: str
+) -> None:
+    checkpoint = tmp_path / "checkpoints" / "step-000003"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text(state)
+    assert_same_run(train(SECTION, tiny_base, tiny_store, tmp_path, seed=5), straight)
+
+
+def test_a_checkpoint_without_its_metrics_is_left_aside(
+    straight: TrainingState,
+    tiny_base: ModelDir,
+    tiny_store: TokenStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from genesis_sft.training import loop
+
+    original, calls = loop.train_step, []
+
+    def stop_at_five(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == 5:
+            raise RuntimeError("power cut")
+        return original(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "train_step", stop_at_five)
+    with pytest.raises(RuntimeError):
+        train(SECTION, tiny_base, tiny_store, tmp_path, seed=5)
+    monkeypatch.setattr(loop, "train_step", original)
+    (tmp_path / "metrics.jsonl").unlink()
+    assert_same_run(train(SECTION, tiny_base, tiny_store, tmp_path, seed=5), straight)
+
+
+def test_ruined_weights_are_refused(tiny_base: ModelDir, tiny_store: TokenStore, tmp_path: Path) -> None:
+    section = SECTION.model_copy(update={"learning_rate": 1e30, "max_steps": 4, "warmup_steps": 0})
+    with pytest.raises(CheckFailed, match="not finite"):
+        train(section, tiny_base, tiny_store, tmp_path, seed=5)
