@@ -11,8 +11,10 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.console import say
+from genesis_sft.console import say, visible
 from genesis_sft.conversations.conversation import Message
+from genesis_sft.errors import InputError, ModelError
+from genesis_sft.evals.generate import refuse_nan, room
 from genesis_sft.tokens.chatml import ChatMLEncoder
 
 
@@ -36,8 +38,12 @@ def chat(
         as_json: Print one JSON object an answer instead of streaming text.
 
     Raises:
-        ModelError: The folder is no model folder.
+        InputError: Standard input is closed, or holds something else than text.
+        ModelError: The folder is no model folder, the model's outputs are not numbers, or the conversation does not fit
+            into its context.
     """
+    if sys.stdin is None:
+        raise InputError("expected messages on standard input, found it closed")
     model_dir = ModelDir.open(folder)
     model, encoder = model_dir.load_model(), ChatMLEncoder(model_dir.load_tokenizer())
     generator = torch.Generator().manual_seed(seed)
@@ -55,15 +61,16 @@ def chat(
             before = _printable(encoder, ids)
             ids.append(token)
             if not as_json:
-                print(_printable(encoder, ids)[len(before) :], end="", flush=True)
+                print(visible(_printable(encoder, ids)[len(before) :]), end="", flush=True)
         ended = bool(ids) and ids[-1] in encoder.stop_ids
         answer = encoder.parse_answer(ids)
-        messages.append(Message("assistant", answer.content, answer.reasoning))
+        messages.append(Message("assistant", answer.content, answer.reasoning or None))
         if as_json:
             row = {"prompt": line, "answer": answer.content, "reasoning": answer.reasoning, "ended": ended}
-            print(json.dumps({**row, "num_tokens": len(ids)}, ensure_ascii=False), flush=True)
+            print(json.dumps({**row, "num_tokens": len(ids)}, ensure_ascii=not _prints_unicode()), flush=True)
         else:
-            print("" if ended else f"\n[cut off after {max_new_tokens} tokens]", flush=True)
+            full = "" if len(ids) == max_new_tokens else ": the model's context is full"
+            print("" if ended else f"\n[cut off after {len(ids)} tokens{full}]", flush=True)
 
 
 @torch.no_grad()
@@ -75,11 +82,23 @@ def generate_ids(
     temperature: float,
     generator: torch.Generator,
 ) -> Iterator[int]:
-    """Yield the ids of the answer, the stop token last if the model gives one."""
+    """Yield the ids of the answer, the stop token last if the model gives one; none behind the model's context.
+
+    Raises:
+        ModelError: The messages alone fill the context, or the model's outputs are not numbers.
+    """
+    prompt = encoder.encode_prompt(messages)
+    if (left := room(model, len(prompt))) < 1:
+        raise ModelError(
+            f"expected a conversation that leaves room for an answer in the model's context of "
+            f"{model.config.max_position_embeddings} tokens, found one of {len(prompt)} tokens",
+            hint="An empty line starts a new conversation.",
+        )
     cache = DynamicCache(config=model.config)
-    inputs = torch.tensor([encoder.encode_prompt(messages)])
-    for _ in range(max_new_tokens):
+    inputs = torch.tensor([prompt])
+    for _ in range(min(max_new_tokens, left)):
         logits = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1].float()
+        refuse_nan(logits)
         if temperature > 0:
             token = int(torch.multinomial(torch.softmax(logits / temperature, 0), 1, generator=generator))
         else:
@@ -91,12 +110,19 @@ def generate_ids(
 
 
 def _printable(encoder: ChatMLEncoder, ids: Sequence[int]) -> str:
-    """Text of the ids so far, without control tokens and without a character whose bytes are not all there yet."""
-    return encoder.decode(ids).rstrip("\N{REPLACEMENT CHARACTER}")
+    """Text of the ids so far, without control tokens, and without an end that the next token may complete."""
+    return encoder.decode(ids).rstrip("\N{REPLACEMENT CHARACTER}\r")
 
 
 def _read_line(interactive: bool) -> str | None:
     if interactive:
         print("> ", end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
+    try:
+        line = sys.stdin.readline()
+    except UnicodeDecodeError as error:
+        raise InputError(f"expected text in {error.encoding} on standard input, found other bytes") from None
     return line.rstrip("\n") if line else None
+
+
+def _prints_unicode() -> bool:
+    return (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")

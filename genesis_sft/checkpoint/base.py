@@ -138,9 +138,16 @@ def _describe(
         "vocab_size": model.config.vocab_size,
         "num_tokens": len(tokenizer),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "source": section.model + (f"@{section.revision}" if section.revision else ""),
+        "source": _source(section),
         "content_hash": None,
     }
+
+
+def _source(section: BaseSection) -> str:
+    """Return where the model comes from, without the folders of this machine."""
+    if section.model.startswith(("package:", "hub:")):
+        return section.model + (f"@{section.revision}" if section.revision else "")
+    return Path(section.model).name
 
 
 def _explain_refusal(section: BaseSection, found: Measurement) -> str:

@@ -27,6 +27,9 @@ WEIGHTS, WEIGHTS_INDEX, CONFIG, TOKENIZER = (
 )
 _BUFFERS_OF_OLD_EXPORTS = ("rotary_emb.inv_freq",)  # computed from the config, stored by older programs
 _MOST_NAMES_SHOWN = 4
+# checked before loading: with these wrong, a model can load and fail much later
+_SIZES = {"vocab_size": 1, "max_position_embeddings": 2, "n_positions": 2}  # and the least that can be meant
+_NUMBERS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "initializer_range")
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,18 @@ class ModelDir:
         """Return the tokenizer that ``tokenizer.json`` describes.
 
         Raises:
-            ModelError: The file cannot be read.
+            ModelError: The file cannot be read, or its vocabulary is empty.
         """
         from transformers import PreTrainedTokenizerFast
 
         try:
             with quiet_transformers():
-                return PreTrainedTokenizerFast.from_pretrained(self.path, local_files_only=True)
+                tokenizer = PreTrainedTokenizerFast.from_pretrained(self.path, local_files_only=True)
         except Exception as error:  # the tokenizers library raises bare Exception on a malformed file
-            raise ModelError(f"{self.path / TOKENIZER} cannot be read: {_first_line(error)}") from None
+            raise ModelError(f"{self.path / TOKENIZER} cannot be read: {_in_short(error)}") from None
+        if not tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False):
+            raise ModelError(f"expected a vocabulary in {self.path / TOKENIZER}; it is empty")
+        return tokenizer
 
     def load_model(self, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         """Return the model in eval mode.
@@ -90,7 +96,6 @@ class ModelDir:
             ModelError: The architecture is no causal language model, or the weights do not fit it.
         """
         import torch
-        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
         self._require_causal_lm()
@@ -105,8 +110,13 @@ class ModelDir:
                     attn_implementation=attention,
                     output_loading_info=True,
                 )
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
-            raise ModelError(f"the model at {self.path} cannot be loaded: {_first_line(error)}") from None
+        except Exception as error:  # whatever the architecture's code met, this folder cannot be used
+            if "ignore_mismatched_sizes" in str(error):
+                raise ModelError(
+                    f"the weights at {self.path} have other shapes than its config.json describes",
+                    hint="Compare vocab_size, hidden_size and the other sizes there with the shapes in the weights.",
+                ) from None
+            raise ModelError(f"the model at {self.path} cannot be loaded: {_in_short(error)}") from None
         self._refuse_misfit(report)
         return model.to(device).eval()
 
@@ -121,15 +131,15 @@ class ModelDir:
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL_LMS
 
         config = self.config
-        kind, named = config.get("model_type"), config.get("architectures") or []
-        if kind not in CAUSAL_LMS:
+        kind, named = config.get("model_type"), config.get("architectures")
+        if not isinstance(kind, str) or kind not in CAUSAL_LMS:
             own_code = " (it brings its own code, which is never run)" if "auto_map" in config else ""
             raise ModelError(
                 f"expected a causal language model at {self.path}; found model_type {kind!r}, "
                 f"which transformers has no causal language model for{own_code}",
                 hint="Llama, Qwen, Mistral, Gemma, GPT-2 and their like can be used.",
             )
-        if named and CAUSAL_LMS[kind] not in named:
+        if named and isinstance(named, list) and CAUSAL_LMS[kind] not in named:
             raise ModelError(
                 f"expected a causal language model ({CAUSAL_LMS[kind]}) at {self.path}; the config says that it is "
                 f"{', '.join(map(str, named))}, which has no head that predicts the next token",
@@ -167,8 +177,15 @@ def _require_config(folder: Path) -> None:
     if not (folder / CONFIG).is_file():
         raise ModelError(f"expected {CONFIG} in {folder}; it is missing", hint=_holds(folder))
     config = _read_json(folder / CONFIG)
-    if not isinstance(config.get("vocab_size"), int):
-        raise ModelError(f"expected a number vocab_size in {folder / CONFIG}; found {config.get('vocab_size')!r}")
+    for name, value in config.items():
+        if name in _SIZES and value is not None and (type(value) is not int or value < _SIZES[name]):
+            raise ModelError(
+                f"expected a whole number of at least {_SIZES[name]} as {name} in {folder / CONFIG}; found {value!r}"
+            )
+        if name in _NUMBERS and type(value) not in (int, float):
+            raise ModelError(f"expected a number as {name} in {folder / CONFIG}; found {value!r}")
+    if config.get("vocab_size") is None:
+        raise ModelError(f"expected a number vocab_size in {folder / CONFIG}; there is none")
     if "quantization_config" in config:
         raise ModelError(
             f"the weights in {folder} are quantised (quantization_config in {CONFIG}); they cannot be trained",
@@ -190,8 +207,9 @@ def _require_weights(folder: Path) -> None:
                 "AutoModelForCausalLM as M; M.from_pretrained('OLD').save_pretrained('NEW')\" - and copy the tokenizer",
             )
         raise ModelError(f"expected {WEIGHTS} or {WEIGHTS_INDEX} in {folder}; both are missing", hint=_holds(folder))
-    shards = set(_read_json(folder / WEIGHTS_INDEX).get("weight_map", {}).values())
-    bad = sorted(str(name) for name in shards if not _is_shard(folder, name))
+    weight_map = _read_json(folder / WEIGHTS_INDEX).get("weight_map")
+    shards = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    bad = sorted({str(name) for name in shards if not _is_shard(folder, name)})
     if bad or not shards:
         raise ModelError(
             f"expected {folder / WEIGHTS_INDEX} to list safetensors files of the same folder; "
@@ -224,7 +242,7 @@ def _require_tokenizer(folder: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):
         raise ModelError(f"expected a JSON object in {path}; found a {type(values).__name__}")
@@ -241,5 +259,6 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _in_short(error: BaseException) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 300 else text[:297] + "..."

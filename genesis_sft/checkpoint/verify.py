@@ -34,6 +34,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from genesis_sft.errors import ModelError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -92,6 +94,9 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Measu
 
     A token counts as predicted when another stands before it in its passage: the first one does not, unless the
     tokenizer puts a BOS before it.
+
+    Raises:
+        ModelError: The tokenizer makes no tokens of plain text.
     """
     positions = getattr(model.config, "max_position_embeddings", None) or _LONGEST_WINDOW
     window = min(int(positions), _LONGEST_WINDOW)
@@ -99,7 +104,10 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Measu
     sums: dict[str, tuple[float, int]] = {}
     for name, text in sample_passages().items():
         nats, predicted = 0.0, 0
-        for ids in _windows(tokenizer(text, verbose=False)["input_ids"], window):
+        all_ids = tokenizer(text, verbose=False)["input_ids"]
+        if len(all_ids) < 2:
+            raise ModelError(f"expected a tokenizer that turns plain text into tokens; this one gives {len(all_ids)}")
+        for ids in _windows(all_ids, window):
             nats += _sum_of_losses(model, ids)
             predicted += len(ids) - 1
             counts.update(ids[1:])

@@ -45,9 +45,8 @@ def open_file(path: Path) -> Rows:
         DataError: There is no such file, its name tells no known kind, or it is damaged.
     """
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
         raise DataError(
-            f"expected a file of conversations at {path}, found {found}",
+            f"expected a file of conversations at {path}, found {what_is_at(path)}",
             hint="Correct the source's path; it is relative to the recipe.",
         )
     if path.name.endswith((".jsonl", ".jsonl.gz")):
@@ -57,6 +56,13 @@ def open_file(path: Path) -> Rows:
     if path.suffix == ".parquet":
         return _open_parquet(path)
     raise DataError(f"expected a {_READABLE} file, found {path.name}", hint="Convert it, or rename it if it is one.")
+
+
+def what_is_at(path: Path) -> str:
+    """Return what is found where a file was expected."""
+    if path.is_dir():
+        return "a folder"
+    return "a pipe or device" if path.exists() else "nothing"
 
 
 def _open_bytes(path: Path) -> IO[bytes]:
@@ -132,10 +138,12 @@ def _open_parquet(path: Path) -> Rows:
         number = 0
         try:
             for batch in file.iter_batches(batch_size=1000):
-                for row in batch.to_pylist():
+                # no format reads times, and Python cannot hold all that Arrow can
+                read = [i for i, field in enumerate(batch.schema) if not pyarrow.types.is_temporal(field.type)]
+                for row in batch.select(read).to_pylist():
                     yield number, row
                     number += 1
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
             raise _damaged(path, error) from None
 
     return Rows(file.metadata.num_rows, rows())

@@ -13,7 +13,7 @@ class SourceLedger:
 
     Attributes:
         name: Name of the source in the recipe.
-        origin: Path, or name on the Hub.
+        origin: Name of the file, or name on the Hub.
         revision: Pinned revision of a Hub data set.
         licence: Licence as the recipe states it.
         format: Format of the rows, as stated or as found.

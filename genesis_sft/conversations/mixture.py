@@ -55,7 +55,7 @@ class Mixture:
         if missing := [name for name in (TRAIN, HELD_OUT, LEDGER) if not (path / name).is_file()]:
             raise DataError(
                 f"expected a mixture in {path}, found no {', '.join(missing)}",
-                hint="`genesis-sft data build RECIPE --out FOLDER` writes one.",
+                hint="The data stage of `genesis-sft train RECIPE` writes one, into the run folder.",
             )
         return cls(path)
 
@@ -182,7 +182,8 @@ class _SourceWriter:
     def read(self, candidates: IO[str]) -> None:
         """Sort every row of the source into rejects, duplicates, held out and candidates."""
         if self._reader.total == 0:
-            raise DataError(f"source {self._section.name}: expected rows in {origin(self._section)}, found none")
+            place = self._section.path or origin(self._section)
+            raise DataError(f"source {self._section.name}: expected rows in {place}, found none")
         with progress(f"reading {self._section.name}", self._reader.total, "rows") as bar:
             for row, found in self._reader:
                 self._num_rows += 1

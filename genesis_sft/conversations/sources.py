@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genesis_sft.conversations.conversation import Conversation
 from genesis_sft.conversations.faults import BadRow
-from genesis_sft.conversations.files import Row, Rows, open_file
+from genesis_sft.conversations.files import Row, Rows, open_file, what_is_at
 from genesis_sft.conversations.formats import FORMATS, detect_format
 from genesis_sft.conversations.hub import open_hub
 from genesis_sft.errors import DataError
@@ -36,7 +36,7 @@ class SourceReader:
 
     Attributes:
         total: Number of rows.
-        format: Name of the format; for ``auto`` empty until the first row that is in a known one was read.
+        format: Name of the format; for ``auto`` empty until the first row that is a conversation was read.
 
     Raises:
         DataError: There is no such file, or it is damaged.
@@ -50,16 +50,18 @@ class SourceReader:
         self.format: str = "" if section.format == "auto" else section.format
 
     def __iter__(self) -> Iterator[tuple[int, Conversation | BadRow]]:
-        where = f"source {self._section.name}: {origin(self._section)}"
+        where = f"source {self._section.name}: {self._section.path or origin(self._section)}"
         for number, row in self._opened.rows:
             try:
                 if isinstance(row, BadRow):
                     raise row
-                self.format = self.format or detect_format(row)
-                messages = FORMATS[self.format](row)
-                yield number, Conversation(messages, source=self._section.name, row=number)
+                format = self.format or detect_format(row)
+                found = Conversation(FORMATS[format](row), source=self._section.name, row=number)
             except BadRow as fault:
                 yield number, _located(fault, where, number, self._opened.unit)
+            else:
+                self.format = format
+                yield number, found
 
 
 def read_conversations(section: SourceSection) -> Iterator[Conversation]:
@@ -75,9 +77,12 @@ def read_conversations(section: SourceSection) -> Iterator[Conversation]:
 
 
 def origin(section: SourceSection) -> str:
-    """Return where a source comes from, for people: a path, or name, configuration and split on the Hub."""
+    """Return where a source comes from, for people: a file's name, or name, configuration and split on the Hub.
+
+    The folder of a file stays out: reports are passed on, and are not to tell how a machine is laid out.
+    """
     if section.path is not None:
-        return section.path
+        return Path(section.path).name
     return " ".join(filter(None, (f"hub:{section.hub}", section.config, section.split)))
 
 
@@ -92,7 +97,7 @@ def source_identity(section: SourceSection) -> str:
     path = Path(section.path)
     if not path.is_file():
         raise DataError(
-            f"source {section.name}: expected a file of conversations at {path}, found nothing",
+            f"source {section.name}: expected a file of conversations at {path}, found {what_is_at(path)}",
             hint="Correct the source's path; it is relative to the recipe.",
         )
     return hash_file(path)

@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from genesis_sft.console import Progress
+from genesis_sft.errors import ModelError
 
 
 @torch.inference_mode()
@@ -32,13 +33,16 @@ def generate_greedily(
 
     Returns:
         Ids of each answer, in the order of the prompts. Its last id is a stop id, or it reached the limit.
+
+    Raises:
+        ModelError: The model's outputs are not numbers.
     """
     answers: list[list[int]] = [[] for _ in prompts]
     input_ids, mask = _pad_left(prompts, model.device)  # (B, P) both
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
     alive = list(range(len(prompts)))
-    for _ in range(min(max_new_tokens, _room(model, input_ids.shape[1]))):
+    for _ in range(min(max_new_tokens, room(model, input_ids.shape[1]))):
         output = model(
             input_ids=input_ids,
             attention_mask=mask,
@@ -47,7 +51,9 @@ def generate_greedily(
             use_cache=True,
             logits_to_keep=1,
         )
-        tokens = output.logits[:, -1].argmax(dim=-1)  # (B,)
+        logits = output.logits[:, -1]  # (B, V)
+        refuse_nan(logits)
+        tokens = logits.argmax(dim=-1)  # (B,)
         for row, token in zip(alive, tokens.tolist(), strict=True):
             answers[row].append(token)
         going_on = [place for place, row in enumerate(alive) if answers[row][-1] not in stop_ids]
@@ -67,6 +73,25 @@ def generate_greedily(
     return answers
 
 
+def room(model: PreTrainedModel, longest_prompt: int) -> int:
+    """Tokens that can still be written before the model's context ends."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    return max(0, context - longest_prompt) if context else 1 << 30
+
+
+def refuse_nan(logits: torch.Tensor) -> None:
+    """Refuse logits from which no token can be chosen: the largest of them is no finite number.
+
+    Raises:
+        ModelError: It is not.
+    """
+    if not bool(torch.isfinite(logits.amax(dim=-1)).all()):
+        raise ModelError(
+            "expected logits from the model, found values that are not numbers (NaN) or infinite",
+            hint="The weights hold infinities or NaN; look at the last checkpoint before this one.",
+        )
+
+
 def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the ids and the mask, (B, longest prompt) both; 0 stands where nothing is."""
     width = max(len(prompt) for prompt in prompts)
@@ -76,9 +101,3 @@ def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[t
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
     return ids.to(device), mask.to(device)
-
-
-def _room(model: PreTrainedModel, longest_prompt: int) -> int:
-    """Tokens that can still be written before the model's context ends."""
-    context = getattr(model.config, "max_position_embeddings", None)
-    return max(0, context - longest_prompt) if context else 1 << 30

@@ -23,6 +23,7 @@ from genesis_sft.evals.scorer import Scorer, quiet_harness
 from genesis_sft.evals.tasks import TASKS, Benchmark, Splits
 from genesis_sft.recipe import TaskSection
 
+_MOST_NATS = 100.0  # a perplexity of e^100 is shown for anything worse: it has to stay a number
 _GROUPS = ("stem", "humanities", "social_sciences", "other")
 
 
@@ -78,9 +79,15 @@ def run_task(section: TaskSection, data: str, scorer: Scorer, seed: int = 0) -> 
             task.set_config("num_fewshot", 0)
             task.set_fewshot_seed(seed)
         scorer.label = loaded.name
-        result = lm_eval.evaluate(
-            scorer, {"tasks": dict(loaded.tasks)}, limit=section.limit, bootstrap_iters=0, log_samples=True
-        )
+        try:
+            result = lm_eval.evaluate(
+                scorer, {"tasks": dict(loaded.tasks)}, limit=section.limit, bootstrap_iters=0, log_samples=True
+            )
+        except OverflowError:  # the harness's own perplexity, beyond e^709
+            raise ModelError(
+                f"expected a perplexity on {loaded.name}, found one too large for a number",
+                hint="The model is destroyed: is the learning rate too high?",
+            ) from None
     samples = {name: sorted(result["samples"][name], key=lambda sample: sample["doc_id"]) for name in loaded.tasks}
     _refuse_nan(loaded.name, samples)
     return TaskResult(
@@ -182,7 +189,7 @@ def _perplexity(first: TaskRecord, samples: Sequence[Mapping[str, Any]]) -> Task
     """Return exp(-mean log-likelihood of the last words), its error by the delta method: d exp(x) = exp(x) dx."""
     items = tuple(float(sample["perplexity"]) for sample in samples)
     mean, error = mean_and_error(items)
-    value = math.exp(-mean)
+    value = math.exp(min(-mean, _MOST_NATS))
     return TaskRecord(first.task, "perplexity", value, value * error, len(items), None, items, first.doc_hashes)
 
 
@@ -226,8 +233,10 @@ def _arguments(sample: Mapping[str, Any]) -> Any:
 
 
 def _refuse_nan(task: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    if any(math.isnan(score) for those in samples.values() for sample in those for score in _log_likelihoods(sample)):
+    if any(
+        not math.isfinite(score) for those in samples.values() for sample in those for score in _log_likelihoods(sample)
+    ):
         raise ModelError(
-            f"expected log-likelihoods on {task}, found values that are not numbers (NaN)",
+            f"expected log-likelihoods on {task}, found values that are not numbers (NaN) or infinite",
             hint="The weights hold infinities or NaN; look at the last checkpoint before this one.",
         )

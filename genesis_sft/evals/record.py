@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from genesis_sft.console import format_duration
 from genesis_sft.errors import InputError
+from genesis_sft.evals.check_record import check_record
 from genesis_sft.evals.error_bars import wilson_interval
 from genesis_sft.run_dir import write_text
 
@@ -149,10 +150,20 @@ class ChatAnswer:
     num_tokens: int
     sample: bool
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no text in the answer."""
+        return not self.answer.strip()
+
+    @property
+    def answered(self) -> bool:
+        """Whether it ended with an answer: the turn was ended, and there is text in it."""
+        return self.ended and not self.empty
+
 
 @dataclass(frozen=True)
 class StopRate:
-    """Share of chat answers that ended, with its Wilson interval (95 %; Wilson 1927, JASA 22:209)."""
+    """Share of chat answers that ended with an answer, with its Wilson interval (95 %; Wilson 1927, JASA 22:209)."""
 
     value: float
     low: float
@@ -193,10 +204,10 @@ class EvalRecord:
 
     @property
     def stop_rate(self) -> StopRate | None:
-        """Share of chat answers that ended; None without chat answers."""
+        """Share of chat answers that ended with an answer (an empty one does not count); None without chat answers."""
         if not self.chat:
             return None
-        ended, n = sum(answer.ended for answer in self.chat), len(self.chat)
+        ended, n = sum(answer.answered for answer in self.chat), len(self.chat)
         return StopRate(ended / n, *wilson_interval(ended, n), n)
 
     def to_json(self) -> dict[str, Any]:
@@ -215,7 +226,8 @@ class EvalRecord:
             path: A record folder, or a ``record.json``.
 
         Raises:
-            InputError: There is no record, or it is damaged or of another version.
+            InputError: There is no record, or it is of another version, or it is damaged: what it says does not fit
+                together, or a number in it cannot have been measured.
         """
         file = Path(path) / RECORD if Path(path).is_dir() else Path(path)
         try:
@@ -225,14 +237,16 @@ class EvalRecord:
                 raise InputError(
                     f"expected an evaluation record of version {RECORD_VERSION} in {file}, found {found!r}"
                 )
-            return from_values(cls, values)
+            record = from_values(cls, values)
+            check_record(record)
+            return record
         except OSError as error:
             raise InputError(
                 f"expected an evaluation record at {file}: {error.strerror}",
                 hint="Name a folder that `genesis-sft eval --out` or the stages before and after of a run wrote.",
             ) from None
-        except (ValidationError, ValueError) as error:
-            first = str(error).splitlines()[0]
+        except (ValidationError, ValueError, RecursionError) as error:
+            first = (str(error).splitlines() or ["empty"])[0]
             raise InputError(f"expected an evaluation record in {file}, found a damaged one: {first}") from None
 
     def summary(self) -> str:
@@ -240,8 +254,8 @@ class EvalRecord:
         parts = [f"{task.task} {task.value:.3g}" for task in self.tasks if task.metric != "perplexity"]
         parts += [f"{one.source} {one.nats_per_token:.3f} nats/token" for one in self.held_out]
         if rate := self.stop_rate:
-            ended = sum(answer.ended for answer in self.chat)
-            parts.append(f"{ended} of {rate.n} chat answers ended")
+            ended = sum(answer.answered for answer in self.chat)
+            parts.append(f"{ended} of {rate.n} chat prompts answered to the end")
         seconds = sum(part.elapsed_seconds for part in self.times.values())
         return f"{', '.join(parts) or 'nothing measured'} in {format_duration(seconds)}"
 

@@ -2,10 +2,10 @@
 
 While an evaluation is at work its folder holds::
 
-    parts/identity.json    what is being measured, with which settings; parts of another evaluation are thrown away
-    parts/task-piqa.json   what a part gave, written at once when the part is done
+    .genesis-parts/identity.json    what is being measured, with which settings; parts of another are thrown away
+    .genesis-parts/task-piqa.json   what a part gave, written at once when the part is done
 
-and at the end the files of a record (see ``record.py``), without ``parts/``.
+and at the end the files of a record (see ``record.py``), ``record.json`` last, without the parts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from typing import Any, TypeVar
 
 from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.console import format_duration, say
+from genesis_sft.errors import InputError
 from genesis_sft.evals.chat_checks import ChatPrompt, answer_prompts, read_prompts
 from genesis_sft.evals.record import (
     ANSWERS,
+    RECORD,
     SAMPLES,
     ChatAnswer,
     EvalRecord,
@@ -39,7 +41,7 @@ from genesis_sft.recipe import EvalsSection, TaskSection
 from genesis_sft.run_dir import canonical_json, write_json, write_text
 from genesis_sft.tokens.store import TokenStore
 
-PARTS = "parts"
+PARTS = ".genesis-parts"
 _PACKAGES = ("genesis-sft", "lm-eval", "torch", "transformers", "tokenizers", "datasets")
 _DTYPE = "float32"  # so that two models are never compared through different rounding
 
@@ -85,20 +87,25 @@ def run_evals(
     Args:
         section: What is measured.
         model: The model; loaded in float32.
-        out: Folder; what an interrupted call with the same settings left there is used.
+        out: Folder, new or empty or of an earlier evaluation; what a call with the same settings left there is used.
         store: Where held-out conversations come from; without it no held-out loss is measured.
         seed: For everything that draws; greedy answers and 0-shot prompts do not.
         device: ``"auto"`` takes a CUDA device where there is one.
 
     Raises:
         AssetError: Documents of a benchmark are out of reach.
+        InputError: The folder holds something else.
         ModelError: The model cannot be loaded, lacks a control token, or its outputs are not numbers.
         RecipeError: More chat prompts are asked for than there are.
     """
+    _refuse_foreign(out)
     prompts = read_prompts(section.chat_prompts)  # before the hours of the benchmarks, as there may be too few
     loaded = _Models(model, _pick_device(device), section.batch_size)
     settings = _settings(section, seed, loaded.device)
     record = EvalRecord(model.content_hash(), settings, _versions())
+    if store is None and (done := _done_before(out, record)):
+        say("  measured before, nothing to do")
+        return done
     parts = _Parts(out / PARTS, {"model": record.model, "settings": settings, "versions": record.versions})
     tasks = [
         parts.make(f"task-{task.task}", TaskPart, partial(_task_part, task, section, loaded, seed))
@@ -118,11 +125,34 @@ def run_evals(
         chat=chat.answers if chat else (),
         times=times,
     )
+    (out / RECORD).unlink(missing_ok=True)  # one of another evaluation must not stand beside these samples
     write_lines(out / SAMPLES, [sample for part in tasks for sample in part.samples])
     write_lines(out / ANSWERS, [asdict(answer) for answer in record.chat])
     record.save(out)
     parts.remove()
     return record
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder that holds something, but nothing of an evaluation."""
+    if out.is_dir() and any(out.iterdir()) and not ((out / RECORD).exists() or (out / PARTS).exists()):
+        raise InputError(
+            f"expected a new or empty folder, or one of an earlier evaluation, at {out}; found other files in it",
+            hint="Name another folder.",
+        )
+
+
+def _done_before(out: Path, wanted: EvalRecord) -> EvalRecord | None:
+    """Return the record that lies there when it is of this very evaluation (without held-out loss)."""
+    try:
+        found = EvalRecord.open(out)
+    except InputError:
+        return None
+    same = (found.model, found.settings, found.versions) == (wanted.model, wanted.settings, wanted.versions)
+    if not same or found.held_out:
+        return None
+    shutil.rmtree(out / PARTS, ignore_errors=True)
+    return found
 
 
 class _Models:
@@ -150,17 +180,23 @@ class _Parts:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
         file = folder / "identity.json"
-        if folder.exists() and not (file.is_file() and file.read_text(encoding="utf-8") == canonical_json(identity)):
+        wanted = canonical_json(identity)
+        if folder.exists() and not (file.is_file() and file.read_bytes() == wanted.encode()):
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(file, canonical_json(identity))
+        write_text(file, wanted)
 
     def make(self, name: str, kind: type[T], work: Callable[[], T]) -> T:
         """Return the part that is kept under this name; do the work and keep it when there is none."""
         file = self.folder / f"{name}.json"
         if file.is_file():
-            say(f"  {name}: done before the interruption")
-            return from_values(kind, json.loads(file.read_text(encoding="utf-8")))
+            try:
+                part = from_values(kind, json.loads(file.read_text(encoding="utf-8")))
+            except (ValueError, RecursionError):
+                say(f"  {name}: its file is damaged, it is done again")
+            else:
+                say(f"  {name}: done before the interruption")
+                return part
         part = work()
         write_json(file, asdict(part))  # type: ignore[call-overload]  # all parts are dataclasses
         return part
@@ -201,8 +237,11 @@ def _chat_part(prompts: Sequence[ChatPrompt], section: EvalsSection, loaded: _Mo
     answers = answer_prompts(loaded.scoring, encoder, prompts, section.max_new_tokens)
     num_tokens = sum(answer.num_tokens for answer in answers)
     part = ChatPart(answers, _time_since(started, num_tokens))
-    ended = sum(answer.ended for answer in answers)
-    say(f"  chat: {ended} of {len(answers)} answers ended, {format_duration(part.time.elapsed_seconds)}")
+    ended, empty = sum(answer.answered for answer in answers), sum(answer.empty for answer in answers)
+    say(
+        f"  chat: {ended} of {len(answers)} answered to the end, {empty} empty, "
+        f"{format_duration(part.time.elapsed_seconds)}"
+    )
     return part
 
 

@@ -28,8 +28,11 @@ def format_record(record: EvalRecord) -> str:
             f"({one.n_conversations:,} conversations, {one.n_tokens:,} trained tokens)"
         )
     if rate := record.stop_rate:
-        ended = sum(answer.ended for answer in record.chat)
-        lines.append(f"chat answers that ended: {ended} of {rate.n} (95 % interval {rate.low:.0%} to {rate.high:.0%})")
+        ended, empty = sum(answer.answered for answer in record.chat), sum(answer.empty for answer in record.chat)
+        lines.append(
+            f"chat prompts answered to the end: {ended} of {rate.n} (95 % interval {rate.low:.0%} to {rate.high:.0%})"
+            + (f"; {empty} empty answers" if empty else "")
+        )
     if truncated := sum(task.num_truncated for task in record.tasks):
         lines.append(f"note: {truncated:,} requests were longer than the model's context and lost their beginning")
     return "\n".join(lines)

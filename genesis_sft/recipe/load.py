@@ -32,19 +32,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or a path that no file can have
         raise RecipeError(
             f"expected a recipe at {path}: {error.strerror if isinstance(error, OSError) else error}",
             hint="recipes/ holds three to start from; recipes/quickstart.yaml is the smallest.",
         ) from None
-    values, lines = _parse(text, path)
-    for override in overrides:
-        _apply_override(values, override)
     try:
+        values, places = _parse(text, path)
+        for override in overrides:
+            _apply_override(values, override, places)
         recipe = Recipe.model_validate_json(json.dumps(values))
+    except RecursionError:
+        raise RecipeError(f"{path}: lists or mappings lie too deeply inside one another") from None
     except ValidationError as error:
-        raise RecipeError(_explain(error, lines, path)) from None
-    return _with_absolute_paths(recipe, path.resolve().parent)
+        raise RecipeError(_explain(error, places)) from None
+    return _with_absolute_paths(recipe, path)
 
 
 def resolved_yaml(recipe: Recipe) -> str:
@@ -58,9 +60,22 @@ def recipe_json_schema() -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML with the scalars of YAML 1.2: ``2e-5`` is a number, ``no`` and ``on`` are text."""
+    """Safe YAML with the scalars of YAML 1.2: ``2e-5`` is a number, ``no`` and ``on`` are text.
+
+    Anchors, aliases and tags are refused: no recipe needs them, and a few lines of aliases can stand for terabytes.
+    """
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML declares it, as an instance variable
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.NodeEvent) and (event.anchor or getattr(event, "tag", None)):
+            raise yaml.MarkedYAMLError(
+                problem="anchors (&), aliases (*) and tags (!) are not read; write the value out, in quotes if it is "
+                "text",
+                problem_mark=event.start_mark,  # type: ignore[arg-type]
+            )
+        return super().compose_node(parent, index)
 
 
 for _tag, _pattern, _first in (
@@ -78,30 +93,34 @@ for _tag, _pattern, _first in (
 
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     """Read ``0042`` as 42 (YAML 1.2), not as octal."""
-    return int(loader.construct_scalar(node).replace("_", ""))
+    try:
+        return int(loader.construct_scalar(node).replace("_", ""))
+    except ValueError:  # more digits than Python reads
+        raise yaml.MarkedYAMLError(problem="a number with too many digits", problem_mark=node.start_mark) from None
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
-def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
-    """Return the values of a YAML text and the line on which each of them stands."""
+def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Location, str]]:
+    """Return the values of a YAML text, and where each of them stands: ``"recipe.yaml:13"``."""
     try:
         loader = _Loader(text)
+        loader.name = str(path)  # for the marks in error messages
         node = loader.get_single_node()
-        lines: dict[Location, int] = {}
+        places: dict[Location, str] = {(): f"{path}:1"}
         if node is not None:
-            _collect_lines(node, (), lines, path)
+            _collect_places(node, (), places, path)
         values = loader.construct_document(node) if node is not None else None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is no valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: expected a mapping with keys such as base, data, training; found {_kind(values)}")
-    return values, lines
+    return values, places
 
 
-def _collect_lines(node: yaml.Node, location: Location, lines: dict[Location, int], path: Path) -> None:
-    lines[location] = node.start_mark.line + 1
+def _collect_places(node: yaml.Node, location: Location, places: dict[Location, str], path: Path) -> None:
+    places[location] = f"{path}:{node.start_mark.line + 1}"
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key_node, value_node in node.value:
@@ -111,57 +130,66 @@ def _collect_lines(node: yaml.Node, location: Location, lines: dict[Location, in
                     f"{path}:{key_node.start_mark.line + 1}: {_dotted((*location, key))} stands here twice"
                 )
             seen.add(key)
-            _collect_lines(value_node, (*location, key), lines, path)
-            lines[(*location, key)] = key_node.start_mark.line + 1
+            _collect_places(value_node, (*location, key), places, path)
+            places[(*location, key)] = f"{path}:{key_node.start_mark.line + 1}"
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _collect_lines(item, (*location, index), lines, path)
+            _collect_places(item, (*location, index), places, path)
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key in place."""
+def _apply_override(values: dict[str, Any], override: str, places: dict[Location, str]) -> None:
+    """Set one dotted key in place, and note that its value comes from ``--set``."""
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
         raise RecipeError(f"expected --set KEY=VALUE, found {override!r}", hint="For example --set training.epochs=2")
-    *parents, last = dotted.split(".")
-    target: Any = values
-    for key in parents:
-        if isinstance(target, list):
-            target = target[_list_index(target, key, override)]
-        elif isinstance(target, dict):
-            target = target.setdefault(key, {})
-        else:
-            raise RecipeError(f"--set {override}: {key} lies inside {_kind(target)}, which has no keys")
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {override}: the value is no valid YAML: {error}") from None
+    target: Any = values
+    location: Location = ()
+    *parents, last = dotted.split(".")
+    for key in parents:
+        step = _step(target, key, override)
+        target = target[step] if isinstance(step, int) else target.setdefault(step, {})
+        location = (*location, step)
+        places.setdefault(location, f"--set {override}")
+    step = _step(target, last, override)
+    target[step] = value
+    location = (*location, step)
+    for below in [place for place in places if place[: len(location)] == location]:
+        del places[below]
+    places[location] = f"--set {override}"
+
+
+def _step(target: Any, key: str, override: str) -> str | int:
+    """Return a part of a dotted key as what a mapping or list is asked for."""
     if isinstance(target, list):
-        target[_list_index(target, last, override)] = value
-    elif isinstance(target, dict):
-        target[last] = value
-    else:
-        raise RecipeError(f"--set {override}: {last} lies inside {_kind(target)}, which has no keys")
+        return _list_index(target, key, override)
+    if isinstance(target, dict):
+        return key
+    raise RecipeError(f"--set {override}: {key} lies inside {_kind(target)}, which has no keys")
 
 
 def _list_index(items: list[Any], key: str, override: str) -> int:
-    if not key.isdecimal() or int(key) >= len(items):
+    numbers = [str(number) for number in range(len(items))]
+    if key not in numbers:
         raise RecipeError(f"--set {override}: expected a number from 0 to {len(items) - 1}, found {key!r}")
-    return int(key)
+    return numbers.index(key)
 
 
-def _explain(error: ValidationError, lines: dict[Location, int], path: Path) -> str:
+def _explain(error: ValidationError, places: dict[Location, str]) -> str:
     """Turn pydantic's findings into one line each: where, what was expected, what was found, the nearest key."""
     items: list[dict[str, Any]] = [dict(item) for item in error.errors(include_url=False)]
     # where an item of a list is wrong, pydantic reports the list as too short as well
     inner = {item["loc"][:end] for item in items for end in range(len(item["loc"]))}
     items = [item for item in items if not (item["type"] == "too_short" and item["loc"] in inner)]
-    return "\n".join(_explain_one(item, lines, path) for item in items)
+    return "\n".join(_explain_one(item, places) for item in items)
 
 
-def _explain_one(item: dict[str, Any], lines: dict[Location, int], path: Path) -> str:
+def _explain_one(item: dict[str, Any], places: dict[Location, str]) -> str:
     location: Location = tuple(item["loc"])
-    where = f"{path}:{_nearest_line(location, lines)}: {_dotted(location) or 'the recipe'}"
+    where = f"{_nearest_place(location, places)}: {_dotted(location) or 'the recipe'}"
     if item["type"] == "extra_forbidden":
         valid = sorted(_section_at(location[:-1]).model_fields)
         nearest = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
@@ -170,7 +198,7 @@ def _explain_one(item: dict[str, Any], lines: dict[Location, int], path: Path) -
     if item["type"] == "missing":
         return f"{where} is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "value_error":
+    if item["type"] in ("value_error", "json_invalid"):
         return f"{where}: {message}"
     return f"{where}: expected {message.removeprefix('Input should be ')}; found {_show(item['input'])}"
 
@@ -188,10 +216,10 @@ def _section_at(location: Location) -> type[BaseModel]:
     return section
 
 
-def _nearest_line(location: Location, lines: dict[Location, int]) -> int:
-    while location not in lines and location:
+def _nearest_place(location: Location, places: dict[Location, str]) -> str:
+    while location not in places:
         location = location[:-1]
-    return lines.get(location, 1)
+    return places[location]
 
 
 def _dotted(location: Location) -> str:
@@ -208,18 +236,23 @@ def _show(value: Any) -> str:
     return f"{_kind(value)} {text if len(text) <= 60 else text[:57] + '...'}" if value is not None else "nothing"
 
 
-def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+def _with_absolute_paths(recipe: Recipe, path: Path) -> Recipe:
     """Resolve the paths of base model and sources against the recipe's own folder."""
 
-    def absolute(text: str) -> str:
-        return str((folder / Path(text).expanduser()).resolve())
+    def absolute(text: str, field: str) -> str:
+        try:
+            return str((path.resolve().parent / Path(text).expanduser()).resolve())
+        except (OSError, ValueError, RuntimeError) as error:  # ~nobody, a loop of links, a NUL character
+            raise RecipeError(f"{path}: {field}: expected a path, found {_show(text)}: {error}") from None
 
     base = recipe.base
     if not base.model.startswith(("package:", "hub:")):
-        base = base.model_copy(update={"model": absolute(base.model)})
+        base = base.model_copy(update={"model": absolute(base.model, "base.model")})
     sources = tuple(
-        source.model_copy(update={"path": absolute(source.path)}) if source.path is not None else source
-        for source in recipe.data.sources
+        source.model_copy(update={"path": absolute(source.path, f"data.sources.{number}.path")})
+        if source.path is not None
+        else source
+        for number, source in enumerate(recipe.data.sources)
     )
     data = recipe.data.model_copy(update={"sources": sources})
     return recipe.model_copy(update={"base": base, "data": data})

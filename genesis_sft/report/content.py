@@ -10,7 +10,7 @@ from genesis_sft.evals.record import ChatAnswer, EvalRecord
 from genesis_sft.report import mixture_tables, plots, tables
 from genesis_sft.report.compare import Comparison
 from genesis_sft.report.tables import Table
-from genesis_sft.report.verdict import Finding, headline, judge
+from genesis_sft.report.verdict import Finding, headline, judge, say_skipped
 
 HOW_TO_READ = (
     (
@@ -50,8 +50,9 @@ HOW_TO_READ = (
         "ruled by a few items.",
     ),
     (
-        "Ended by itself",
-        "The model closed its turn before the token limit. The intervals are Wilson's, 95 %.",
+        "Ended with an answer",
+        "The model wrote some text and closed its turn before the token limit; an empty answer does not count. The "
+        "intervals are Wilson's, 95 %.",
     ),
 )
 
@@ -98,6 +99,7 @@ class Content:
     tasks_plot: str
     mixture_plot: str
     loss_plot: str
+    skipped: str
 
 
 def build_content(
@@ -114,7 +116,8 @@ def build_content(
     provenance: Mapping[str, Any],
 ) -> Content:
     """Return the report's content; the arguments are those of :func:`genesis_sft.report.page.write_report`."""
-    findings = judge(comparison)
+    skipped = say_skipped(metrics)
+    findings = judge(comparison, skipped)
     after_by_id = {answer.id: answer for answer in after.chat}
     answers = tuple(AnswerPair(answer, after_by_id[answer.id]) for answer in before.chat)
     shares = [(name, int(entry["examples"]), int(entry["trained_tokens"])) for name, entry in token_counts.items()]
@@ -140,6 +143,7 @@ def build_content(
         tasks_plot=plots.plot_tasks(comparison.tasks),
         mixture_plot=plots.plot_mixture(shares),
         loss_plot=plots.plot_loss(metrics),
+        skipped=skipped,
     )
 
 

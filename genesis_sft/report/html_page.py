@@ -44,8 +44,8 @@ def _sections(content: Content) -> list[str]:
         inside = "\n".join(map(_pair, content.answers))
         parts.append(_fold(f"All {len(content.answers)} answers", inside))
     parts += _mixture(content)
-    if content.loss_plot:
-        parts += ["<h2>Training loss</h2>", _plot(content.loss_plot)]
+    if content.loss_plot or content.skipped:
+        parts += ["<h2>Training loss</h2>", _plot(content.loss_plot), _paragraph(content.skipped)]
     parts += ["<h2>Check of the base model</h2>", _paragraph(content.base_verdict), _table(content.base, "narrow")]
     parts += ["<h2>How to read this</h2>", _definitions(HOW_TO_READ), *_provenance(content)]
     return parts

@@ -24,6 +24,7 @@ def render_markdown(content: Content) -> str:
         *_measurements(content),
         *_conversations(content),
         *_mixture(content),
+        *(("## Training loss", for_markdown_line(content.skipped)) if content.skipped else ()),
         "## Check of the base model",
         for_markdown_line(content.base_verdict),
         _table(content.base),

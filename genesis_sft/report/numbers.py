@@ -7,6 +7,11 @@ import math
 MISSING = "–"
 
 
+def is_number(value: float | None) -> bool:
+    """Whether a measured value is there and finite; a skipped training step has none."""
+    return value is not None and math.isfinite(value)
+
+
 def count(value: int | None) -> str:
     """Return a count with thousands separated: ``12,345``."""
     return MISSING if value is None else f"{value:,}"

@@ -12,6 +12,7 @@ from genesis_sft.report.compare import Comparison
 from genesis_sft.report.content import build_content
 from genesis_sft.report.html_page import render_html
 from genesis_sft.report.markdown_page import render_markdown
+from genesis_sft.report.numbers import is_number
 from genesis_sft.run_dir import write_json, write_text
 
 
@@ -42,7 +43,7 @@ def write_report(
         after: The record of the tuned model, of the same evaluation.
         ledger: What became of the rows of each source.
         token_counts: Examples and tokens of each source.
-        metrics: Rows with ``step`` and ``loss``, in order.
+        metrics: Rows with ``step``, ``loss`` and, where a step was skipped, ``skipped``; in order.
         check: What the check of the base model found; ``verdict``, ``nats_per_token``, ``uniform``, ``unigram``, ...
         provenance: Plain JSON values; each mapping in it becomes a table under its key. Under ``seconds`` (stage to
             duration) numbers are shown as durations.
@@ -67,7 +68,7 @@ def write_report(
         "comparison": asdict(comparison),
         "ledger": ledger,
         "token_counts": token_counts,
-        "training_loss": [{"step": row["step"], "loss": row["loss"]} for row in metrics],
+        "training_loss": [_loss_row(row) for row in metrics],
         "base_check": check,
         "provenance": provenance,
     }
@@ -75,3 +76,9 @@ def write_report(
     write_json(out / "report.json", numbers)
     write_text(out / "report.md", markdown)
     write_text(out / "report.html", page)
+
+
+def _loss_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return step and loss; JSON has no NaN, a loss that is no number is null."""
+    skipped = {"skipped": True} if row.get("skipped") else {}
+    return {"step": row["step"], "loss": row["loss"] if is_number(row["loss"]) else None, **skipped}

@@ -17,8 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from genesis_sft.console import visible
 from genesis_sft.report.compare import TaskChange
-from genesis_sft.report.foreign_text import visible
+from genesis_sft.report.numbers import is_number
 from genesis_sft.report.statistics import Z_95
 
 INK = "#010203"  # stands for currentColor until the SVG is written; no other part may have it
@@ -68,12 +69,13 @@ def plot_loss(metrics: Sequence[Mapping[str, Any]]) -> str:
     """Draw the training loss of each step, raw and smoothed; ``""`` for fewer than two steps.
 
     Args:
-        metrics: Rows with ``step`` and ``loss`` (nats per trained token).
+        metrics: Rows with ``step`` and ``loss`` (nats per trained token); those whose loss is no number are left out.
     """
-    if len(metrics) < 2:
+    known = [row for row in metrics if is_number(row["loss"])]
+    if len(known) < 2:
         return ""
-    steps = [float(row["step"]) for row in metrics]
-    losses = [float(row["loss"]) for row in metrics]
+    steps = [float(row["step"]) for row in known]
+    losses = [float(row["loss"]) for row in known]
     window = smoothing_window(len(losses))
     with matplotlib.rc_context(_STYLE):
         figure, axes = _new_figure(height=2.6)

@@ -22,21 +22,42 @@ _STAGES = ("base", "before", "data", "tokens", "train", "export", "after", "held
 def report_on_run(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
     """Compare before and after, write the report; return the plain line of result."""
     before, after = read_records(run_dir)
+    shown = _without_folders(recipe)
     comparison = compare(before, after)
     write_report(
         out,
         recipe_name=recipe.name,
-        base_name=recipe.base.model,
+        base_name=shown.base.model,
         comparison=comparison,
         before=before,
         after=after,
-        ledger=_read(run_dir.folder("data") / "ledger.json"),
+        ledger=_ledger(recipe, run_dir),
         token_counts=TokenStore.open(run_dir.folder("tokens")).counts["train"],
         metrics=TrainingState.open(run_dir.folder("train")).metrics(),
-        check=_read(run_dir.folder("base") / "check.json"),
-        provenance=_provenance(recipe, run_dir, before, after),
+        check=_read(run_dir.folder("base") / "check.json") | {"training_loss": recipe.base.training_loss},
+        provenance=_provenance(shown, run_dir, before, after),
     )
     return _summary(comparison)
+
+
+def _without_folders(recipe: Recipe) -> Recipe:
+    """Return the recipe with local paths cut to their last part: a report is shown to others."""
+    sources = tuple(
+        source if source.path is None else source.model_copy(update={"path": Path(source.path).name})
+        for source in recipe.data.sources
+    )
+    base = recipe.base
+    if not base.model.startswith(("package:", "hub:")):
+        base = base.model_copy(update={"model": Path(base.model).name})
+    return recipe.model_copy(update={"base": base, "data": recipe.data.model_copy(update={"sources": sources})})
+
+
+def _ledger(recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
+    """Return the ledger with the licences as the recipe states them now."""
+    ledger, licences = _read(run_dir.folder("data") / "ledger.json"), [one.licence for one in recipe.data.sources]
+    for entry, licence in zip(ledger["sources"], licences, strict=True):
+        entry["licence"] = licence
+    return ledger
 
 
 def read_records(run_dir: RunDir) -> tuple[EvalRecord, EvalRecord]:
@@ -66,7 +87,7 @@ def _summary(comparison: Comparison) -> str:
     if total := comparison.held_out_total:
         parts.append(f"held-out loss {total.before:.3f} -> {total.after:.3f}")
     if stop := comparison.stop:
-        parts.append(f"turns ended {stop.before.value:.0%} -> {stop.after.value:.0%}")
+        parts.append(f"turns ended with an answer {stop.before.value:.0%} -> {stop.after.value:.0%}")
     worse = [task.task for task in comparison.tasks if task_kind(task) == "worse"]
     parts.append(f"benchmarks down beyond their error: {', '.join(worse) or 'none'}")
     return "; ".join(parts)

@@ -10,8 +10,11 @@ from typing import Any
 
 from genesis_sft.errors import InputError
 
-MAY_DIFFER = ("batch_size", "data", "device", "held_out", "seed", "tasks")
-"""Settings that change no outcome, or whose effect shows in the documents themselves. All others must agree."""
+MAY_DIFFER = ("batch_size", "data", "device", "held_out", "seed", "tasks", "threads")
+"""Settings that change no outcome but by rounding, or whose effect shows in the documents themselves. All others must
+agree."""
+
+_ROUNDED_BY = ("device", "threads")
 
 _HINT = "Evaluate both models with the same evals section of the recipe."
 
@@ -21,6 +24,16 @@ def refuse_other_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -
     for name in sorted({*before, *after} - {*MAY_DIFFER}):
         if before.get(name) != after.get(name):
             refuse(f"the setting {name}", f"{before.get(name)}", f"{after.get(name)}")
+
+
+def note_other_rounding(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say of each setting that decides the order of sums, and hence rounding, where it differs."""
+    return tuple(
+        f"Measured with {name} {before[name]} before training and {name} {after[name]} after: sums are rounded "
+        "differently, and a greedy answer can depend on that where two tokens are nearly as likely."
+        for name in _ROUNDED_BY
+        if name in before and name in after and before[name] != after[name]
+    )
 
 
 def refuse_unless_same(what: str, before: Iterable[str], after: Iterable[str]) -> None:

@@ -106,7 +106,7 @@ def _held_out_row(change: HeldOutChange) -> tuple[str, ...]:
 
 
 def stop_table(stop: StopChange) -> Table:
-    """Return how many answers ended by themselves, before and after."""
+    """Return how many answers ended with an answer, and how many were empty, before and after."""
     kind: Kind = stop_kind(stop)
     rows = (
         (
@@ -114,6 +114,7 @@ def stop_table(stop: StopChange) -> Table:
             f"{stop.before.count} of {stop.before.n}",
             numbers.percent(stop.before.value, 0),
             stop_interval(stop, "before"),
+            numbers.count(stop.before_empty),
             f"{stop.before_median_tokens:g}",
             "",
         ),
@@ -122,12 +123,13 @@ def stop_table(stop: StopChange) -> Table:
             f"{stop.after.count} of {stop.after.n}",
             numbers.percent(stop.after.value, 0),
             stop_interval(stop, "after"),
+            numbers.count(stop.after_empty),
             f"{stop.after_median_tokens:g}",
             _WORDS[kind],
         ),
     )
-    columns = ("", "Ended by themselves", "Share", "95 % interval", "Median length, tokens", "Note")
-    return Table(columns, "lrrrrl", rows, marks=("", kind))
+    columns = ("", "Ended with an answer", "Share", "95 % interval", "Empty", "Median length, tokens", "Note")
+    return Table(columns, "lrrrrrl", rows, marks=("", kind))
 
 
 def base_table(check: Mapping[str, Any]) -> Table:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from genesis_sft.console import visible
 from genesis_sft.report import tables
 from genesis_sft.report.compare import Comparison
-from genesis_sft.report.foreign_text import visible
 from genesis_sft.report.tables import Table
 from genesis_sft.report.verdict import KIND_WORDS, headline, judge
 

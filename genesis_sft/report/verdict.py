@@ -12,16 +12,20 @@ Each rule below is a function that says when it fires; ``judge`` calls them in o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from genesis_sft.report import numbers
 from genesis_sft.report.compare import Comparison, HeldOutChange, StopChange, TaskChange
+from genesis_sft.report.statistics import wilson
 
 CLAIM = 2.0
 FEWEST_ITEMS = 10
 ALPHA = 0.05
+MANY_EMPTY = 0.1
+"""Share of empty answers after training from which on they are warned of."""
+
 BROKEN_NATS_PER_WORD = 9.0
 """A working model of 135M parameters needs about 4 nats for LAMBADA's last word; guessing uniformly among 49,152 pieces
 costs 10.8 nats a piece; exports with a wrong RoPE layout, shifted ids or a lost head measured 9.8 to 28."""
@@ -47,17 +51,39 @@ class Finding:
     text: str
 
 
-def judge(comparison: Comparison) -> tuple[Finding, ...]:
-    """Return the verdict: warnings, better, worse, what cannot be told, what says nothing, notes."""
+def judge(comparison: Comparison, skipped: str = "") -> tuple[Finding, ...]:
+    """Return the verdict: warnings, better, worse, what cannot be told, what says nothing, notes.
+
+    Args:
+        comparison: What was measured.
+        skipped: What there is to say of skipped training steps; see :func:`say_skipped`.
+    """
     found = [
         *_warn_of_broken_base(comparison),
+        *([Finding("warning", "training", skipped)] if skipped else []),
         *_judge_held_out(comparison),
         *_judge_stop(comparison.stop),
         *(_judge_task(task) for task in comparison.tasks),
         *_note_many_tasks(comparison),
+        *(Finding("note", "settings", text) for text in comparison.notes),
     ]
     order = list(KIND_WORDS)
     return tuple(sorted(found, key=lambda finding: order.index(finding.kind)))
+
+
+def say_skipped(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Return one sentence on the training steps that were skipped; ``""`` where none was.
+
+    Args:
+        metrics: Rows with ``step``, and ``skipped`` where a gradient was not finite.
+    """
+    steps = [row["step"] for row in metrics if row.get("skipped")]
+    if not steps:
+        return ""
+    return (
+        f"{len(steps):,} of {len(metrics):,} training steps were skipped (the first: step {steps[0]:,}), as their "
+        "gradient was not finite and the weights were left as they were. The learning rate may be too high."
+    )
 
 
 def headline(findings: tuple[Finding, ...]) -> str:
@@ -193,7 +219,11 @@ def _held_out_sentence(name: str, change: HeldOutChange, kind: Kind) -> str:
 
 
 def _judge_stop(stop: StopChange | None) -> Iterator[Finding]:
-    """The stop rate; and a warning when even the upper end of its interval after training is below one half."""
+    """The stop rate; a warning of empty answers, and one when hardly half of the answers end at all.
+
+    The second fires when the upper end of the interval after training is below one half. There an empty answer counts
+    as ended: a model that says nothing has learned to stop.
+    """
     if stop is None:
         return
     kind = stop_kind(stop)
@@ -203,12 +233,19 @@ def _judge_stop(stop: StopChange | None) -> Iterator[Finding]:
         "open": "as far as can be told no change",
     }
     text = (
-        f"{stop.after.count} of {stop.after.n} answers end by themselves, before {stop.before.count} of "
-        f"{stop.before.n}: {words[kind]} (95 % intervals {stop_interval(stop, 'after')}, before "
+        f"{stop.after.count} of {stop.after.n} prompts got an answer that ends by itself, before {stop.before.count} "
+        f"of {stop.before.n}: {words[kind]} (95 % intervals {stop_interval(stop, 'after')}, before "
         f"{stop_interval(stop, 'before')})."
     )
     yield Finding(kind, "stop rate", text)
-    if stop.after.high < 0.5:
+    if stop.after_empty > MANY_EMPTY * stop.after.n:
+        yield Finding(
+            "warning",
+            "empty answers",
+            f"{stop.after_empty} of {stop.after.n} answers are empty after training, before {stop.before_empty}. Read "
+            "the sample conversations before anything else: a model that says nothing may be destroyed.",
+        )
+    if wilson(stop.after.count + stop.after_empty, stop.after.n).high < 0.5:
         yield Finding(
             "warning",
             "stop rate",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from genesis_sft.checkpoint.control_tokens import add_to_tokenizer
+from genesis_sft.console import say
 from genesis_sft.conversations.conversation import Conversation
 from genesis_sft.conversations.formats import FORMATS
 from genesis_sft.conversations.sources import read_conversations
@@ -68,7 +69,12 @@ def show_file(
     rules = cast(Sequence[TrainOn], train_on)
     encoder = ChatMLEncoder(load_tokenizer(Path(tokenizer_path)), rules, cast(Any, reasoning))
     limit = limit if limit is not None or as_json else _DEFAULT_LIMIT
-    conversations = islice(read_conversations(source), limit)
+    conversations: Iterator[Conversation] = islice(read_conversations(source), limit)
+    first = next(conversations, None)
+    if first is None:
+        say(f"no conversations in {path}")
+        return
+    conversations = chain([first], conversations)
     if as_json:
         _write_json(conversations, encoder)
     else:

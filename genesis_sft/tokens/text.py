@@ -123,7 +123,7 @@ def _require_added(tokens: Collection[str], added: dict[int, str]) -> None:
     if missing := [token for token in tokens if token not in added.values()]:
         raise ModelError(
             f"expected a tokenizer with the added tokens {', '.join(tokens)}; found none named {', '.join(missing)}",
-            hint="The base stage adds them: `genesis-sft base prepare` writes a model folder that has them.",
+            hint="The base stage of a run adds them: base/model in a run folder has them.",
         )
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from genesis_sft.assets import SMOLLM2_WHEEL
 from genesis_sft.checkpoint.base import BaseResult, base_identity, base_wheel, prepare_base
 from genesis_sft.checkpoint.verify import sample_passages
-from genesis_sft.errors import AssetError, CheckFailed, ModelError
+from genesis_sft.errors import AssetError, CheckFailed, ModelError, RunDirError
 from genesis_sft.recipe import BaseSection
 from tests.checkpoint.toy_gguf import write_gguf
 from tests.conftest import build_llama, train_byte_level
@@ -67,7 +68,7 @@ def test_check_json_says_what_was_measured(tiny_folder: Path, out: Path) -> None
     assert check["uniform"] == pytest.approx(math.log(404))
     assert check["vocab_size"] == check["num_tokens"] == 404
     assert check["training_loss"] == 1.93
-    assert check["source"] == str(tiny_folder)
+    assert check["source"] == tiny_folder.name
     assert check["content_hash"] == result.model.content_hash()
     # 404 x 32 embedding; per layer q, o 32 x 32, k, v 32 x 16, three of 32 x 48, two norms; the last norm
     assert check["parameters"] == 404 * 32 + 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32) + 32
@@ -161,6 +162,24 @@ def test_a_stored_head_is_kept_although_the_config_says_tied(folder: Path, out: 
     model = result.model.load_model()
     assert torch.equal(model.lm_head.weight[:400], head)
     assert torch.equal(model.model.embed_tokens.weight[:400], weights["model.embed_tokens.weight"])
+
+
+def test_weights_can_be_read_by_whoever_can_read_the_config(folder: Path, out: Path) -> None:
+    written = prepare_base(warn(folder), out).model.path
+    assert (written / "model.safetensors").stat().st_mode == (written / "config.json").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SafetensorError, OSError, Exception])
+def test_a_full_disk_is_said_to_be_one(
+    folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("No space left on device")
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "save_pretrained", fail)
+    with pytest.raises(RunDirError, match=r"could not write .*model: No space left on device") as caught:
+        prepare_base(warn(folder), out)
+    assert caught.value.hint == "Is there room left on the disk?"
 
 
 def test_a_bfloat16_source_is_written_in_float32(folder: Path, out: Path) -> None:

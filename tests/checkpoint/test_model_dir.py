@@ -108,6 +108,14 @@ def test_an_index_may_list_safetensors_of_its_own_folder_only(folder: Path, shar
         ModelDir.open(folder)
 
 
+@pytest.mark.parametrize("weight_map", [[], None, {}, {"model.norm.weight": ["a.safetensors"]}])
+def test_an_index_that_lists_no_files_is_refused(folder: Path, weight_map: object) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ModelError, match="to list safetensors files of the same folder"):
+        ModelDir.open(folder)
+
+
 def test_shards_with_an_index_load(folder: Path) -> None:
     whole = ModelDir.open(folder).load_model().state_dict()
     weights = load_file(folder / "model.safetensors")
@@ -142,7 +150,13 @@ def test_an_adapter_is_no_model(folder: Path) -> None:
     [
         ({"quantization_config": {"quant_method": "gptq"}}, "are quantised"),
         ({"transformers_weights": "other.safetensors"}, "redirects to other weight files"),
-        ({"vocab_size": "many"}, "expected a number vocab_size"),
+        ({"vocab_size": "many"}, "expected a whole number of at least 1 as vocab_size .*; found 'many'"),
+        ({"vocab_size": True}, "as vocab_size .*; found True"),
+        ({"vocab_size": None}, "expected a number vocab_size"),
+        ({"max_position_embeddings": "512"}, "as max_position_embeddings .*; found '512'"),
+        ({"max_position_embeddings": -5}, "as max_position_embeddings .*; found -5"),
+        ({"rms_norm_eps": "1e-5"}, "expected a number as rms_norm_eps .*; found '1e-5'"),
+        ({"initializer_range": None}, "expected a number as initializer_range .*; found None"),
     ],
 )
 def test_a_config_that_cannot_be_meant_is_refused(folder: Path, values: dict[str, Any], expected: str) -> None:
@@ -151,8 +165,26 @@ def test_a_config_that_cannot_be_meant_is_refused(folder: Path, values: dict[str
         ModelDir.open(folder)
 
 
-def test_a_config_that_is_no_json_is_named(folder: Path) -> None:
-    (folder / "config.json").write_text("{'not': 'json'}")
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"num_attention_heads": 0}, "cannot be loaded: ZeroDivisionError"),
+        ({"head_dim": "x"}, "cannot be loaded: .*head_dim.*expected int"),
+        ({"model_type": []}, r"found model_type \[\], which transformers has no"),
+        ({"architectures": 5, "hidden_act": "no"}, "cannot be loaded: KeyError: 'no'"),
+    ],
+)
+def test_a_config_that_the_library_chokes_on_is_a_model_error(
+    folder: Path, values: dict[str, Any], expected: str
+) -> None:
+    edit_config(folder, **values)
+    with pytest.raises(ModelError, match=expected):
+        ModelDir.open(folder).load_model()
+
+
+@pytest.mark.parametrize("text", ["{'not': 'json'}", "[" * 100_000])
+def test_a_config_that_is_no_json_is_named(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
     with pytest.raises(ModelError, match=r"config.json cannot be read as JSON"):
         ModelDir.open(folder)
 
@@ -198,7 +230,7 @@ def test_a_tensor_without_a_place_is_named_but_old_rope_buffers_are_fine(folder:
 
 def test_a_tensor_of_another_shape_is_refused(folder: Path) -> None:
     edit_config(folder, intermediate_size=64)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"have other shapes than its config.json describes$"):
         ModelDir.open(folder).load_model()
 
 
@@ -209,6 +241,14 @@ def test_damaged_files_are_model_errors(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\x08")
     with pytest.raises(ModelError, match="cannot be loaded"):
         ModelDir.open(folder).load_model()
+
+
+def test_a_tokenizer_without_vocabulary_is_refused(folder: Path) -> None:
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["model"] |= {"vocab": {}, "merges": []}
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(ModelError, match=r"expected a vocabulary in .*tokenizer.json; it is empty"):
+        ModelDir.open(folder).load_tokenizer()
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])

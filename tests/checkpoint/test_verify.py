@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from genesis_sft.checkpoint.consistency import check_consistency
@@ -76,6 +77,12 @@ def test_a_model_that_knows_the_frequencies_costs_the_unigram_entropy(tiny_token
 
 def test_a_random_model_is_refused(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     assert measure(build_llama(400), tiny_tokenizer).verdict in REFUSED
+
+
+def test_a_tokenizer_that_makes_no_tokens_of_text_is_refused(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    mute = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"\x01": 0}, [])))
+    with pytest.raises(ModelError, match="turns plain text into tokens"):
+        measure(build_llama(400), mute)
 
 
 def test_a_random_head_is_worse_than_guessing(tiny_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -93,6 +93,20 @@ def test_bad_rows_are_rejected_with_their_reason_and_counted(tmp_path):
     assert rejects[3]["detail"].endswith("found half of a surrogate pair (U+D800) at character 0")
 
 
+def test_a_bad_first_row_does_not_settle_the_format_of_the_others(tmp_path):
+    lines = ['{"messages": 5, "query": "q", "response": "r"}', row("x"), row("y")]
+    mixture = build_mixture(section(tmp_path, {"a": lines}, bad_rows="reject"), 0, tmp_path / "out")
+    assert questions(mixture.train()) == ["x", "y"]
+    assert (mixture.ledger["a"].format, mixture.ledger["a"].rejected) == ("metamath", {"wrong type": 1})
+
+
+def test_the_ledger_does_not_tell_where_on_this_machine_a_file_lies(tmp_path):
+    build_mixture(section(tmp_path, {"a": [row("x")]}), 0, tmp_path / "out")
+    text = (tmp_path / "out" / "ledger.json").read_text()
+    assert '"origin": "a.jsonl"' in text
+    assert str(tmp_path) not in text
+
+
 def test_a_row_in_a_format_of_its_own_is_found_to_be_that(tmp_path):
     data = section(tmp_path, {"a": [row("x")]}, format="alpaca")
     with pytest.raises(DataError, match=r"row 0 .*: expected the field 'instruction', found 'query', 'response'"):

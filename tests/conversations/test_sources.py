@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pyarrow as pa
 import pytest
@@ -49,6 +50,17 @@ def test_messages_survive_parquet_with_its_null_fields(tmp_path):
     assert conversation.messages == (Message("user", "a"), Message("assistant", "b", "c"))
 
 
+def test_times_that_python_cannot_hold_are_not_read_from_parquet(tmp_path):
+    path, inside = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    times = {"ms": pa.array([2**60], pa.timestamp("ms")), "zone": pa.array([1], pa.timestamp("ms", tz="Foo/Bar"))}
+    parquet.write_table(pa.table({"query": ["a"], "response": ["b"], **times}), path)
+    assert list(read_rows(path)) == [(0, {"query": "a", "response": "b"})]
+    nested = pa.StructArray.from_arrays([times["ms"]], names=["at"])
+    parquet.write_table(pa.table({"query": ["a"], "response": ["b"], "more": nested}), inside)
+    with pytest.raises(DataError, match=r"b.parquet cannot be read to its end"):
+        list(read_rows(inside))
+
+
 def test_blank_lines_and_a_byte_order_mark_are_passed_over_and_rows_keep_their_line(tmp_path):
     path = write(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + LINES.replace("\n", "\n\n").encode())
     assert [row for row, _ in read_rows(path)] == [0, 2, 4]
@@ -80,9 +92,12 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
     mapping = write(tmp_path / "mapping.json", '{"a": 1}')
     damaged = write(tmp_path / "damaged.parquet", b"PAR1 no PAR1")
     text = write(tmp_path / "a.txt", LINES)
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
     for path, problem in [
         (tmp_path / "none.jsonl", "expected a file of conversations at .*none.jsonl, found nothing"),
         (tmp_path, "expected a file of conversations at .*, found a folder"),
+        (pipe, "expected a file of conversations at .*, found a pipe or device"),
         (text, "expected a .jsonl, .jsonl.gz, .json or .parquet file, found a.txt"),
         (cut, "cut.jsonl.gz cannot be read to its end"),
         (wrong, "wrong.jsonl.gz cannot be read to its end"),
@@ -100,8 +115,9 @@ def test_the_identity_of_a_file_is_its_content_and_of_a_hub_set_its_pinned_name(
     assert source_identity(source(path)) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     on_hub = SourceSection(name="x", hub="owner/set", revision="abc", config="small")
     assert source_identity(on_hub) == "owner/set@abc:small:train"
-    with pytest.raises(DataError, match=r"source mine: expected a file of conversations at .*, found nothing"):
-        source_identity(source(tmp_path / "none.jsonl"))
+    for path, found in ((tmp_path / "none.jsonl", "nothing"), (tmp_path, "a folder")):
+        with pytest.raises(DataError, match=rf"source mine: expected a file of conversations at .*, found {found}"):
+            source_identity(source(path))
 
 
 def test_a_hub_set_out_of_reach_says_how_to_fetch_it_ahead():

@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from genesis_sft.errors import ModelError
 from genesis_sft.evals.generate import generate_greedily
 from tests.conftest import build_llama
 
@@ -51,3 +52,11 @@ def test_no_answer_is_longer_than_the_limit_or_the_context(model):
     assert [len(answer) for answer in generate_greedily(model, PROMPTS, set(), 3)] == [3] * 4
     long = [[7] * 510]
     assert len(generate_greedily(model, long, set(), 50)[0]) == 2  # the context has 512 tokens
+
+
+def test_weights_that_are_no_numbers_give_an_error_and_no_answer():
+    broken = build_llama(400)
+    with torch.no_grad():
+        broken.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="NaN"):
+        generate_greedily(broken, PROMPTS, set(), 3)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -82,12 +83,52 @@ def test_above_chance_needs_more_than_two_standard_errors():
     assert PERPLEXITY.above_chance is None
 
 
-def test_stop_rate_counts_answers_that_ended():
-    rate = RECORD.stop_rate
-    assert (rate.value, rate.n) == (1.0, 1)
+def test_stop_rate_counts_answers_that_ended_and_say_something():
+    silent, cut = replace(ANSWER, answer=" \n"), replace(ANSWER, ended=False)
+    rate = replace(RECORD, chat=(ANSWER, silent, cut, ANSWER)).stop_rate
+    assert (rate.value, rate.n) == (0.5, 4)
     assert EvalRecord("f", {}, {}).stop_rate is None
 
 
 def test_summary_is_one_line():
-    assert RECORD.summary() == "mmlu 0.333, sums 1.500 nats/token, 1 of 1 chat answers ended in 1.5 s"
+    assert RECORD.summary() == "mmlu 0.333, sums 1.500 nats/token, 1 of 1 chat prompts answered to the end in 1.5 s"
     assert EvalRecord("f", {}, {}).summary() == "nothing measured in 0.0 s"
+
+
+def change(values, path, value):
+    *parents, last = path
+    for step in parents:
+        values = values[step]
+    values[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("tasks", 0, "items"), [1.0, 0.0, "NaN"], "finite"),
+        (("tasks", 0, "items"), [1.0, 0.0, 1e308], "finite"),
+        (("tasks", 0, "items"), [1.0, 0.0, 2.0], "from 0 to 1"),
+        (("tasks", 1, "items"), [-1.0, 5.0], "log-likelihoods"),
+        (("tasks", 0, "n"), -3, "as many outcomes"),
+        (("tasks", 0, "doc_hashes"), ["a"], "as many outcomes"),
+        (("held_out", 0, "tokens"), [0, 4], "trained tokens in every"),
+        (("held_out", 0, "n_tokens"), 0, "add up"),
+        (("held_out", 0, "losses"), [2.0], "every conversation"),
+        (("held_out", 0, "losses"), [2.0, float("inf")], "finite"),
+        (("chat", 0, "num_tokens"), -1, "number of tokens"),
+        (("chat", 0, "messages"), [{"role": "user"}], "role and content"),
+        (("settings", "seed"), 10**400, "finite"),
+    ],
+)
+def test_a_record_that_no_evaluation_wrote_is_refused(tmp_path, path, value, says):
+    values = json.loads(json.dumps(RECORD.to_json()))
+    change(values, path, value)
+    (tmp_path / "record.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=f"damaged one: .*{says}"):
+        EvalRecord.open(tmp_path)
+
+
+def test_json_that_is_too_deep_is_a_damaged_record(tmp_path):
+    (tmp_path / "record.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="damaged"):
+        EvalRecord.open(tmp_path)

@@ -1,11 +1,12 @@
 import json
+import shutil
 
 import pytest
 
-from genesis_sft.errors import AssetError, RecipeError
+from genesis_sft.errors import AssetError, InputError, RecipeError
 from genesis_sft.evals import harness
 from genesis_sft.evals.record import EvalRecord
-from genesis_sft.evals.run import run_evals
+from genesis_sft.evals.run import PARTS, run_evals
 from genesis_sft.recipe import EvalsSection, TaskSection
 
 SECTION = EvalsSection(
@@ -95,3 +96,34 @@ def test_nothing_asked_gives_an_empty_record(tiny_base, tmp_path):
     record = run_evals(EvalsSection(chat_prompts=0), tiny_base, tmp_path / "new", device="cpu")
     assert (record.tasks, record.held_out, record.chat) == ((), (), ())
     assert EvalRecord.open(tmp_path / "new") == record
+
+
+ONLY_PIQA = SECTION.model_copy(update={"tasks": SECTION.tasks[:1], "chat_prompts": 0})
+
+
+def test_a_folder_with_other_things_is_refused_and_left_alone(tiny_base, tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="other files"):
+        run_evals(ONLY_PIQA, tiny_base, tmp_path, device="cpu")
+    assert (tmp_path / "parts" / "mine.txt").read_text() == "mine"
+
+
+def test_what_is_measured_already_is_not_measured_again(made_up_tasks, tiny_base, tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):  # when the record is whole and the parts are not gone yet
+            run_evals(ONLY_PIQA, tiny_base, tmp_path, device="cpu")
+    monkeypatch.setattr(harness, "run_task", lambda *_: pytest.fail("measured again"))
+    for _ in range(2):  # the second time without parts
+        assert run_evals(ONLY_PIQA, tiny_base, tmp_path, device="cpu") == EvalRecord.open(tmp_path)
+        assert not (tmp_path / PARTS).exists()
+
+
+def test_a_damaged_part_is_done_again(made_up_tasks, tiny_base, tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(EvalRecord, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_evals(ONLY_PIQA, tiny_base, tmp_path, device="cpu")
+    (tmp_path / PARTS / "task-piqa.json").write_bytes(b"\xff{")
+    assert [one.task for one in run_evals(ONLY_PIQA, tiny_base, tmp_path, device="cpu").tasks] == ["piqa"]

@@ -30,7 +30,7 @@ def test_the_other_parts_follow():
     )
     assert record.table().split("\n")[2:] == [
         "held-out sums: 1.5000 ± 0.2500 nats/token (2 conversations, 1,234 trained tokens)",
-        "chat answers that ended: 1 of 2 (95 % interval 9% to 91%)",
+        "chat prompts answered to the end: 1 of 2 (95 % interval 9% to 91%)",
         "note: 2 requests were longer than the model's context and lost their beginning",
     ]
     assert EvalRecord("f", {}, {}).table() == ""

@@ -97,7 +97,7 @@ def test_stop_rate_by_hand() -> None:
 
 def test_nothing_measured_is_an_empty_comparison() -> None:
     comparison = compare(eval_record(), eval_record())
-    assert comparison.to_json() == {"tasks": (), "held_out": (), "held_out_total": None, "stop": None}
+    assert comparison.to_json() == {"tasks": (), "held_out": (), "held_out_total": None, "stop": None, "notes": ()}
     assert comparison.table() == "Nothing was measured before and after."
 
 
@@ -149,3 +149,21 @@ def test_a_damaged_record_is_refused() -> None:
     damaged = replace(BASE, tasks=(replace(BASE.tasks[0], doc_hashes=("doc0",)),))
     with pytest.raises(InputError, match="3 outcomes and 1 documents"):
         compare(damaged, BASE)
+
+
+def test_an_empty_answer_does_not_count_as_ended() -> None:
+    before = tuple(chat_answer(name) for name in "abc")
+    after = (chat_answer("a", answer=" \n"), chat_answer("b", answer="", ended=False), chat_answer("c"))
+    stop = compare(eval_record(chat=before), eval_record(chat=after)).stop
+    assert stop is not None
+    assert (stop.before.count, stop.after.count, stop.to_not_ended) == (3, 1, 2)
+    assert (stop.before_empty, stop.after_empty) == (0, 2)
+
+
+def test_another_number_of_threads_is_to_be_kept_in_mind() -> None:
+    before, after = ({"max_new_tokens": 256, "threads": threads} for threads in (1, 2))
+    comparison = compare(eval_record(settings=before), eval_record(settings=after))
+    [note] = comparison.notes
+    assert "threads 1 before training and threads 2 after" in note
+    assert f"Keep in mind: {note}" in comparison.table()
+    assert compare(eval_record(settings=before), eval_record(settings=before)).notes == ()

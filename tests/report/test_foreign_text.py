@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from genesis_sft.report.foreign_text import for_html, for_markdown_block, for_markdown_line, visible
+from genesis_sft.console import visible
+from genesis_sft.report.foreign_text import for_html, for_markdown_block, for_markdown_line
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 

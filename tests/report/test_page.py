@@ -203,3 +203,15 @@ def test_nothing_is_written_where_the_content_cannot_be_rendered(tmp_path: Path)
     with pytest.raises(KeyError):
         write_report(tmp_path, **arguments(ledger={}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_skipped_steps_stand_beside_the_loss(tmp_path: Path) -> None:
+    rows = [{"step": step, "loss": 3.0, "skipped": False} for step in (1, 2)]
+    skipped = [{"step": 3, "loss": float("nan"), "skipped": True}, {"step": 4, "loss": None, "skipped": True}]
+    files = written(tmp_path, **arguments(metrics=rows + skipped))
+    sentence = "2 of 4 training steps were skipped (the first: step 3)"
+    assert files["report.html"].index(sentence, files["report.html"].index("<h2>Training loss</h2>"))
+    assert files["report.md"].split("## Training loss")[1].startswith("\n\n2 of 4 training steps were skipped")
+    values = json.loads(files["report.json"], parse_constant=pytest.fail)
+    assert values["training_loss"][2:] == [{"step": step, "loss": None, "skipped": True} for step in (3, 4)]
+    assert values["findings"][0]["subject"] == "training"

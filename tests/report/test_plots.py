@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from xml.etree import ElementTree
 
@@ -60,3 +61,9 @@ def test_nothing_to_draw_gives_no_plot() -> None:
 def test_smoothing_takes_what_there_is_at_the_ends() -> None:
     assert smooth([1.0, 2.0, 6.0, 3.0], 3) == [1.5, 3.0, 11 / 3, 4.5]
     assert [smoothing_window(steps) for steps in (2, 60, 100, 1000)] == [3, 3, 5, 51]
+
+
+def test_steps_without_a_loss_are_left_out() -> None:
+    gaps = [{"step": 2.5, "loss": None}, {"step": 3.5, "loss": math.nan}]
+    assert plot_loss([*METRICS[:3], *gaps, *METRICS[3:]]) == plot_loss(METRICS)
+    assert plot_loss(gaps) == ""

@@ -8,17 +8,17 @@ import pytest
 
 from genesis_sft.report.compare import Comparison, HeldOutChange, StopChange, TaskChange
 from genesis_sft.report.statistics import sign_test, wilson
-from genesis_sft.report.verdict import Finding, headline, held_out_kind, judge, stop_kind, task_kind
+from genesis_sft.report.verdict import Finding, headline, held_out_kind, judge, say_skipped, stop_kind, task_kind
 from tests.report.records import task_change
 
 EMPTY = Comparison(tasks=(), held_out=(), held_out_total=None, stop=None)
 HELD_OUT = HeldOutChange("all sources", 40, 9000, before=2.0, after=1.8, difference=-0.2, standard_error=0.05)
 
 
-def stop_change(before: int, after: int, n: int = 40) -> StopChange:
+def stop_change(before: int, after: int, n: int = 40, empty: int = 0) -> StopChange:
     to_ended, to_not_ended = max(0, after - before), max(0, before - after)
     p_value = sign_test(to_ended, to_not_ended)
-    return StopChange(wilson(before, n), wilson(after, n), to_ended, to_not_ended, p_value, 256, 40)
+    return StopChange(wilson(before, n), wilson(after, n), to_ended, to_not_ended, p_value, 256, 40, 0, empty)
 
 
 def judged(**parts: Any) -> tuple[Finding, ...]:
@@ -168,3 +168,19 @@ def test_the_headline_counts_what_was_found() -> None:
         "Of 5 measurements: 2 better, 1 worse, 1 cannot be told, 1 at chance, saying nothing."
     )
     assert headline(()) == "Nothing was measured before and after."
+
+
+def test_a_model_that_says_nothing_is_warned_of_and_not_called_better() -> None:
+    silent = judged(stop=stop_change(10, 0, empty=40))
+    assert [(one.kind, one.subject) for one in silent] == [("warning", "empty answers"), ("worse", "stop rate")]
+    assert silent[0].text.startswith("40 of 40 answers are empty after training, before 0.")
+    assert [one.kind for one in judged(stop=stop_change(3, 36, empty=4))] == ["better"]  # exactly a tenth
+    assert [one.kind for one in judged(stop=stop_change(3, 35, empty=5))] == ["warning", "better"]
+
+
+def test_skipped_steps_are_warned_of() -> None:
+    rows = [{"step": 1, "loss": 2.0, "skipped": False}, {"step": 2, "loss": None, "skipped": True}]
+    text = say_skipped(rows)
+    assert text.startswith("1 of 2 training steps were skipped (the first: step 2)")
+    assert [(one.kind, one.text) for one in judge(EMPTY, text)] == [("warning", text)]
+    assert say_skipped(rows[:1]) == ""

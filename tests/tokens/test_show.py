@@ -38,6 +38,13 @@ def test_json_lines_come_out_as_rows_are_read(file, tiny_folder, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_an_empty_file_is_said_to_be_one_on_stderr(file, tiny_folder, capsys):
+    file.write_text("\n")
+    for as_json in (True, False):
+        show_file(file, tiny_folder, as_json=as_json)
+        assert capsys.readouterr() == ("", f"no conversations in {file}\n")
+
+
 def test_options_are_those_of_a_recipe(file, tiny_folder, capsys):
     show_file(file, tiny_folder, as_json=True, limit=2, train_on=("assistant",), reasoning="strip")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

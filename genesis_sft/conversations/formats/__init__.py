@@ -43,5 +43,6 @@ def detect_format(row: Mapping[str, Any]) -> str:
     raise BadRow(
         "no known format",
         f"expected the keys of a known format: {expected}; found the keys: {found}",
-        hint="Bring the rows into one of these layouts; examples/own_dataset.py shows how.",
+        hint='For example, one a line: {"messages": [{"role": "user", "content": "..."}, '
+        '{"role": "assistant", "content": "..."}]}',
     )
