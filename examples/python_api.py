@@ -1,4 +1,4 @@
-"""What the commands do, from Python. Runs as it stands, in about ten minutes on two cores:
+"""What the commands do, from Python. Runs as it stands, in about ten minutes on two cores.
 
 .venv/bin/python examples/python_api.py
 """
@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
+    """Plan, run, compare, encode."""
     # genesis-sft plan / run
     recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml", ["seed=2"])
     run_dir = Path("runs") / "python-api"

@@ -214,7 +214,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         shapes = {"key": str, "result": str, "files": dict, "settings": dict, "inputs": dict}
-        whole = all(isinstance(manifest[name], kind) for name, kind in shapes.items())
+        whole: bool = all(isinstance(manifest[name], kind) for name, kind in shapes.items())
         whole = whole and all({"bytes", "sha256"} <= entry.keys() for entry in manifest["files"].values())
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
@@ -225,7 +225,7 @@ def _is_intact(path: Path, entry: Mapping[str, Any]) -> bool:
     """Whether a file is as it was written: by size, and by hash where that takes no time."""
     if not path.is_file() or path.stat().st_size != entry["bytes"]:
         return False
-    return entry["bytes"] > _HASHED_BYTES or hash_file(path) == entry["sha256"]
+    return bool(entry["bytes"] > _HASHED_BYTES or hash_file(path) == entry["sha256"])
 
 
 def canonical_json(value: Any) -> str:

@@ -51,7 +51,11 @@ def read_prompts(count: int | None = None) -> tuple[ChatPrompt, ...]:
 
 
 def answer_prompts(
-    model: PreTrainedModel, encoder: ChatMLEncoder, prompts: Sequence[ChatPrompt], max_new_tokens: int
+    model: PreTrainedModel,
+    encoder: ChatMLEncoder,
+    prompts: Sequence[ChatPrompt],
+    max_new_tokens: int,
+    repetition_penalty: float = 1.0,
 ) -> tuple[ChatAnswer, ...]:
     """Return the model's greedy answers.
 
@@ -60,6 +64,7 @@ def answer_prompts(
         encoder: Of its tokenizer.
         prompts: What is asked.
         max_new_tokens: Longest answer; one that reaches it has not ended.
+        repetition_penalty: See :func:`genesis_sft.evals.generate.generate_greedily`.
     """
     encoded = [encoder.encode_prompt(prompt.messages) for prompt in prompts]
     answers: dict[int, list[int]] = {}
@@ -68,7 +73,7 @@ def answer_prompts(
         for start in range(0, len(by_length), PROMPTS_AT_ONCE):
             places = by_length[start : start + PROMPTS_AT_ONCE]
             written = generate_greedily(
-                model, [encoded[place] for place in places], encoder.stop_ids, max_new_tokens, bar
+                model, [encoded[place] for place in places], encoder.stop_ids, max_new_tokens, repetition_penalty, bar
             )
             answers.update(zip(places, written, strict=True))
     return tuple(_as_answer(prompt, answers[place], encoder) for place, prompt in enumerate(prompts))

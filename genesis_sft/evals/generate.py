@@ -17,6 +17,7 @@ def generate_greedily(
     prompts: Sequence[Sequence[int]],
     stop_ids: Collection[int],
     max_new_tokens: int,
+    repetition_penalty: float = 1.0,
     bar: Progress | None = None,
 ) -> list[list[int]]:
     """Return what a model writes after each prompt, the likeliest token each time.
@@ -29,6 +30,9 @@ def generate_greedily(
         prompts: Token ids of each prompt.
         stop_ids: Ids that end an answer; they are part of it.
         max_new_tokens: Longest answer; less where the model's context ends earlier.
+        repetition_penalty: Logits of tokens that the answer holds already are divided by it where they are positive,
+            and multiplied where negative (Keskar et al. 2019, arXiv:1909.05858, section 4.1); 1 leaves them as they
+            are. Tokens of the prompt do not count, so that the end of a turn is never held back.
         bar: Told of each answer that is done.
 
     Returns:
@@ -53,7 +57,7 @@ def generate_greedily(
         )
         logits = output.logits[:, -1]  # (B, V)
         refuse_nan(logits)
-        tokens = logits.argmax(dim=-1)  # (B,)
+        tokens = _penalize(logits, [answers[row] for row in alive], repetition_penalty).argmax(dim=-1)  # (B,)
         for row, token in zip(alive, tokens.tolist(), strict=True):
             answers[row].append(token)
         going_on = [place for place, row in enumerate(alive) if answers[row][-1] not in stop_ids]
@@ -71,6 +75,17 @@ def generate_greedily(
     if bar is not None:
         bar.advance(len(alive))
     return answers
+
+
+def _penalize(logits: torch.Tensor, written: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
+    if penalty == 1.0:
+        return logits
+    logits = logits.clone()
+    for row, ids in enumerate(written):
+        seen = torch.tensor(sorted(set(ids)), dtype=torch.long, device=logits.device)
+        known = logits[row, seen]
+        logits[row, seen] = torch.where(known > 0, known / penalty, known * penalty)
+    return logits
 
 
 def room(model: PreTrainedModel, longest_prompt: int) -> int:

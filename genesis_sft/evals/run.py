@@ -234,7 +234,7 @@ def _chat_part(prompts: Sequence[ChatPrompt], section: EvalsSection, loaded: _Mo
 
     started = time.monotonic()
     encoder = ChatMLEncoder(loaded.model_dir.load_tokenizer())
-    answers = answer_prompts(loaded.scoring, encoder, prompts, section.max_new_tokens)
+    answers = answer_prompts(loaded.scoring, encoder, prompts, section.max_new_tokens, section.repetition_penalty)
     num_tokens = sum(answer.num_tokens for answer in answers)
     part = ChatPart(answers, _time_since(started, num_tokens))
     ended, empty = sum(answer.answered for answer in answers), sum(answer.empty for answer in answers)

@@ -254,6 +254,10 @@ class EvalsSection(Section):
     max_new_tokens: PositiveInt = 256
     """Longest answer in tokens; an answer that reaches it has not ended its turn."""
 
+    repetition_penalty: Annotated[float, Field(ge=1, le=2)] = 1.0
+    """Chat answers are greedy; above 1, tokens that an answer holds already become less likely, before and after alike.
+    Very small models repeat themselves without end where the likeliest token is always taken."""
+
     @model_validator(mode="after")
     def _tasks_differ(self) -> Self:
         names = [task.task for task in self.tasks]

@@ -27,7 +27,7 @@ def test_answers_keep_the_order_of_the_prompts_and_say_whether_they_ended(tiny_b
     word = encoder.text.encode(["no"])[0]
     think = [encoder.think_id, *encoder.text.encode(["\nhm\n"])[0], encoder.think_end_id]
 
-    def write(model, prompts, stop_ids, max_new_tokens, bar):
+    def write(model, prompts, stop_ids, max_new_tokens, repetition_penalty, bar):
         assert set(stop_ids) == {encoder.im_end_id, encoder.eos_id}
         return [[*think, *word, encoder.im_end_id] if len(prompt) % 2 else word for prompt in prompts]
 

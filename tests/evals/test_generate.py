@@ -3,7 +3,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from genesis_sft.errors import ModelError
-from genesis_sft.evals.generate import generate_greedily
+from genesis_sft.evals.generate import _penalize, generate_greedily
 from tests.conftest import build_llama
 
 PROMPTS = [[5, 9, 30], [8, 40, 41, 42, 43, 44, 45, 46], [60], [61, 62, 63, 64, 65]]
@@ -60,3 +60,18 @@ def test_weights_that_are_no_numbers_give_an_error_and_no_answer():
         broken.lm_head.weight.fill_(float("nan"))
     with pytest.raises(ModelError, match="NaN"):
         generate_greedily(broken, PROMPTS, set(), 3)
+
+
+def test_repetition_penalty_by_hand():
+    """Only tokens of the answer so far count: positive logits are divided by the penalty, negative ones multiplied."""
+    logits = torch.tensor([[3.0, 2.9, -1.0, -1.05], [3.0, 2.9, -1.0, -1.05]])
+    penalized = _penalize(logits, [[0, 2, 0], []], 1.1)
+    assert penalized.tolist()[0] == pytest.approx([3.0 / 1.1, 2.9, -1.1, -1.05])
+    assert penalized.tolist()[1] == logits.tolist()[1]
+    assert _penalize(logits, [[0], [1]], 1.0) is logits
+
+
+def test_repetition_penalty_breaks_a_circle(model):
+    free = generate_greedily(model, PROMPTS, [], 40)
+    penalized = generate_greedily(model, PROMPTS, [], 40, 2.0)
+    assert sum(len(set(ids)) for ids in penalized) > sum(len(set(ids)) for ids in free)
