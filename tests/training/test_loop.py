@@ -128,14 +128,8 @@ def test_killed_and_started_again_it_ends_bit_equal(
     assert_same_run(resumed, straight)
 
 
-def test_a_damaged_checkpoint_is_left_aside(
-    straight: TrainingState,
-    tiny_base: ModelDir,
-    tiny_store: TokenStore,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def stop_at_step_five(base: ModelDir, store: TokenStore, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave what a power cut in the fifth step leaves: the checkpoint of step 3 and four rows of metrics."""
     from genesis_sft.training import loop
 
     original, calls = loop.train_step, []
@@ -148,8 +142,19 @@ def test_a_damaged_checkpoint_is_left_aside(
 
     monkeypatch.setattr(loop, "train_step", stop_at_five)
     with pytest.raises(RuntimeError):
-        train(SECTION, tiny_base, tiny_store, tmp_path, seed=5)
+        train(SECTION, base, store, out, seed=5)
     monkeypatch.setattr(loop, "train_step", original)
+
+
+def test_a_damaged_checkpoint_is_left_aside(
+    straight: TrainingState,
+    tiny_base: ModelDir,
+    tiny_store: TokenStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    stop_at_step_five(tiny_base, tiny_store, tmp_path, monkeypatch)
     checkpoint = tmp_path / "checkpoints" / "step-000003"
     with open(checkpoint / "model.safetensors", "r+b") as handle:
         handle.seek(-4, os.SEEK_END)
@@ -205,20 +210,7 @@ def test_a_checkpoint_without_its_metrics_is_left_aside(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from genesis_sft.training import loop
-
-    original, calls = loop.train_step, []
-
-    def stop_at_five(*args: object, **kwargs: object) -> object:
-        calls.append(1)
-        if len(calls) == 5:
-            raise RuntimeError("power cut")
-        return original(*args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(loop, "train_step", stop_at_five)
-    with pytest.raises(RuntimeError):
-        train(SECTION, tiny_base, tiny_store, tmp_path, seed=5)
-    monkeypatch.setattr(loop, "train_step", original)
+    stop_at_step_five(tiny_base, tiny_store, tmp_path, monkeypatch)
     (tmp_path / "metrics.jsonl").unlink()
     assert_same_run(train(SECTION, tiny_base, tiny_store, tmp_path, seed=5), straight)
 
