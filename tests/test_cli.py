@@ -68,7 +68,17 @@ def assert_nothing_finished(run_dir: Path, *stages: str) -> None:
 
 
 def test_help_is_there_for_every_command_and_shows_an_example() -> None:
-    for command in (["run"], ["plan"], ["train"], ["export"], ["eval"], ["compare"], ["chat"], ["data", "show"]):
+    for command in (
+        ["run"],
+        ["plan"],
+        ["train"],
+        ["export"],
+        ["eval"],
+        ["eval", "judge"],
+        ["compare"],
+        ["chat"],
+        ["data", "show"],
+    ):
         result = genesis(*command, "--help")
         assert result.returncode == 0
         assert f"Example: genesis-sft {' '.join(command)} " in " ".join(result.stdout.split())
@@ -278,6 +288,68 @@ def test_values_that_mean_nothing(arguments: list[str], words: str) -> None:
     assert_refused(genesis(*arguments), words)
 
 
+def test_both_uses_of_eval_stand_in_its_help() -> None:
+    for arguments in (["--help"], ["some/model", "-h"]):
+        shown = " ".join(genesis("eval", *arguments).stdout.split())
+        assert "Example: genesis-sft eval runs/quickstart/export/model --tasks" in shown
+        assert "Example: genesis-sft eval judge results.json" in shown
+        assert "--chat-prompts" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--limit", "3", "nothing"], ["nothing", "--limit", "3"], ["MODEL"], ["./judge"]],
+)
+def test_what_is_no_command_of_eval_is_a_model(arguments: list[str], tmp_path: Path) -> None:
+    result = genesis("eval", *arguments, cwd=tmp_path)
+    name = next(word for word in ("nothing", "MODEL", "judge") if word in "".join(arguments))
+    assert_refused(result, f"expected a Hugging Face model folder at {name}; there is nothing")
+
+
+def test_eval_without_a_model() -> None:
+    assert_refused(genesis("eval"), "Missing argument 'MODEL'", "hint: genesis-sft --help")
+    assert_refused(genesis("eval", "judge"), "Missing argument 'FILE'", "hint: genesis-sft --help")
+
+
+def test_a_table_of_results_is_judged(tmp_path: Path) -> None:
+    broken, healthy = tmp_path / "broken.md", tmp_path / "healthy.csv"
+    broken.write_text("| task | metric | value |\n|--|--|--|\n| lambada_openai | perplexity | 3,360,048 |\n")
+    healthy.write_text("task,metric,value\nlambada_openai,perplexity,57\n")
+    refused = genesis("eval", "judge", broken, "--training-loss", "1.93")
+    assert refused.returncode == 1
+    assert refused.stdout.startswith("The export is most likely broken.")
+    assert "in contradiction to the training loss of 1.93" in refused.stdout
+    assert "genesis-sft base verify MODEL" in refused.stdout
+    assert refused.stderr == ""
+    as_json = genesis("eval", "judge", broken, "--vocab-size", "64000", "--pieces-per-word", "1.5", "--json")
+    assert as_json.returncode == 1
+    answer = json.loads(as_json.stdout)
+    assert (answer["broken"], answer["rows"][0]["kind"]) == (True, "broken")
+    assert "guessing among 64,000 costs 11.1" in answer["verdict"]  # ln 64000 = 11.07
+    fine = genesis("eval", "judge", healthy)
+    assert (fine.returncode, fine.stderr) == (0, "")
+    assert fine.stdout.startswith("Nothing here speaks for a broken export.")
+
+
+def test_a_file_of_results_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("nothing to see")
+    assert_refused(genesis("eval", "judge", tmp_path / "text"), "columns task, metric and value", "hint: ")
+    assert_refused(genesis("eval", "judge", tmp_path / "gone"), "there is none", "hint: ")
+    (tmp_path / "table").write_text("task,metric,value\npiqa,acc,0.5\n")
+    assert_refused(genesis("eval", "judge", tmp_path / "table", "--training-loss", "nan"), "training loss", "found nan")
+
+
+def test_a_table_is_judged_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "table").write_text("task,metric,value\npiqa,acc,0.5\n")
+    code = (
+        "import sys; sys.argv = ['genesis-sft', 'eval', 'judge', sys.argv[1]]\n"
+        "from genesis_sft.cli import main\n"
+        "try: main()\nexcept SystemExit as stop: assert stop.code in (0, None), stop.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'lm_eval'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "table")], check=True, capture_output=True, timeout=60)
+
+
 def test_an_evaluation_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
     assert_refused(genesis("eval", tmp_path / "nothing", "--out", tmp_path / "out"), "nothing")
     assert not (tmp_path / "out").exists()
@@ -310,7 +382,7 @@ def test_a_terminal_that_knows_only_ascii(recipe: Callable[..., Path], tmp_path:
 def test_only_what_goes_on_is_said_to_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genesis_sft import cli
+    from genesis_sft.cli import commands as cli
 
     def stop(**_: object) -> None:
         raise KeyboardInterrupt

