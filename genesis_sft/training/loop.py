@@ -35,6 +35,7 @@ from genesis_sft.tokens.store import TokenStore, TokenTable
 from genesis_sft.training.attention import SEGMENT_ATTENTION
 from genesis_sft.training.metrics import METRICS_FILE, MetricsLog, count_steps, read_metrics
 from genesis_sft.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
+from genesis_sft.training.padding import VocabRows, pad_vocab, remove_padding
 from genesis_sft.training.state import Checkpoints, save_weights
 from genesis_sft.training.step import train_step
 
@@ -56,6 +57,8 @@ class TrainingState:
         first_loss: Mean loss over the first tenth of the steps, nats per trained token.
         last_loss: The same over the last tenth.
         skipped_steps: Steps whose gradient was not finite.
+        vocab_size: Rows of embedding and head in the weights; None in a run of an earlier version.
+        padded_vocab_size: Rows that they had while training; see ``training.pad_vocab_to_multiple_of``.
     """
 
     folder: Path
@@ -65,6 +68,8 @@ class TrainingState:
     first_loss: float
     last_loss: float
     skipped_steps: int
+    vocab_size: int | None = None
+    padded_vocab_size: int | None = None
 
     @classmethod
     def open(cls, folder: Path) -> TrainingState:
@@ -101,7 +106,7 @@ def train(section: TrainingSection, base: ModelDir, store: TokenStore, out: Path
 
     Raises:
         DataError: The store is too small for a single step.
-        ModelError: A conversation is longer than the model's context.
+        ModelError: A conversation is longer than the model's context, or the model cannot be padded.
         CheckFailed: Ten steps in a row had a gradient that is not finite.
     """
     if (out / _SUMMARY_FILE).exists():  # killed between the end of training and the stage's manifest
@@ -114,13 +119,15 @@ def train(section: TrainingSection, base: ModelDir, store: TokenStore, out: Path
     model = base.load_model(dtype="float32", device=device.type, attention=SEGMENT_ATTENTION).train()
     for table in (store.train, store.held_out):
         _check_lengths(table, model)
+    rows = pad_vocab(model, section.pad_vocab_to_multiple_of)
     optimizer = build_optimizer(model.parameters(), section)
     checkpoints = Checkpoints(out / "checkpoints")
     first_step = checkpoints.restore(model, optimizer, logged_steps=count_steps(out / METRICS_FILE))
     _run_steps(plan, range(first_step, plan.num_steps), section, store.train, model, optimizer, checkpoints, out)
     _refuse_ruined_weights(model, read_metrics(out / METRICS_FILE))
+    remove_padding(model, rows)
     save_weights(model, out / WEIGHTS_FILE)
-    state = _summarize(out)
+    state = _summarize(out, rows)
     write_json(out / _SUMMARY_FILE, {name: value for name, value in asdict(state).items() if name != "folder"})
     checkpoints.remove()
     return state
@@ -267,7 +274,7 @@ def _check_lengths(table: TokenTable, model: PreTrainedModel) -> None:
         )
 
 
-def _summarize(folder: Path) -> TrainingState:
+def _summarize(folder: Path, vocab: VocabRows) -> TrainingState:
     rows = read_metrics(folder / METRICS_FILE)
     tenth = max(1, len(rows) // 10)
 
@@ -284,4 +291,6 @@ def _summarize(folder: Path) -> TrainingState:
         first_loss=mean_loss(rows[:tenth]),
         last_loss=mean_loss(rows[-tenth:]),
         skipped_steps=sum(row["skipped"] for row in rows),
+        vocab_size=vocab.vocab_size,
+        padded_vocab_size=vocab.padded_vocab_size,
     )

@@ -22,21 +22,24 @@ def token_losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     backward pass, so that the full (T, vocab_size) matrix never exists.
 
     Args:
-        model: Loaded with ``attention=SEGMENT_ATTENTION``.
+        model: Loaded with ``attention=SEGMENT_ATTENTION``. Rows of its head beyond ``config.vocab_size`` are padding
+            and get no probability.
         batch: Conversations laid end to end.
     """
     hidden = forward_hidden(model, batch).index_select(0, batch.predict_from)  # (N, hidden_size)
-    head = model.get_output_embeddings()
+    head, vocab_size = model.get_output_embeddings(), model.config.vocab_size
     if batch.num_trained <= CHUNK_TOKENS:
-        return _chunk_losses(head, hidden, batch.targets)
+        return _chunk_losses(head, hidden, batch.targets, vocab_size)
     pieces = zip(hidden.split(CHUNK_TOKENS), batch.targets.split(CHUNK_TOKENS), strict=True)
     if not torch.is_grad_enabled():
-        return torch.cat([_chunk_losses(head, piece, targets) for piece, targets in pieces])
+        return torch.cat([_chunk_losses(head, piece, targets, vocab_size) for piece, targets in pieces])
     return torch.cat(
-        [checkpoint(_chunk_losses, head, piece, targets, use_reentrant=False) for piece, targets in pieces]
+        [checkpoint(_chunk_losses, head, piece, targets, vocab_size, use_reentrant=False) for piece, targets in pieces]
     )
 
 
-def _chunk_losses(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    logits = head(hidden).float()  # (n, vocab_size)
+def _chunk_losses(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    logits = head(hidden).float()  # (n, rows of the head)
+    if logits.shape[1] > vocab_size:
+        logits[:, vocab_size:] = -torch.inf
     return functional.cross_entropy(logits, targets, reduction="none")
