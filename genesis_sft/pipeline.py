@@ -245,9 +245,8 @@ def _dump(section: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _base_settings(recipe: Recipe) -> dict[str, Any]:
-    # a local folder counts by what is in it (see _base_files), not by where it lies
-    # and the loss in its training log is only shown
-    return _dump(recipe.base, without=("model", "training_loss"))
+    # files count by what is in them (see _base_files), not by where they lie
+    return _dump(recipe.base, without=("model", "tokenizer", "config", "names", "text"))
 
 
 def _base_files(recipe: Recipe) -> Mapping[str, str]:

@@ -73,16 +73,7 @@ class ModelDir:
         Raises:
             ModelError: The file cannot be read, or its vocabulary is empty.
         """
-        from transformers import PreTrainedTokenizerFast
-
-        try:
-            with quiet_transformers():
-                tokenizer = PreTrainedTokenizerFast.from_pretrained(self.path, local_files_only=True)
-        except Exception as error:  # the tokenizers library raises bare Exception on a malformed file
-            raise ModelError(f"{self.path / TOKENIZER} cannot be read: {_in_short(error)}") from None
-        if not tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False):
-            raise ModelError(f"expected a vocabulary in {self.path / TOKENIZER}; it is empty")
-        return tokenizer
+        return load_tokenizer_file(self.path / TOKENIZER)
 
     def load_model(self, dtype: str = "float32", device: str = "cpu", attention: str = "sdpa") -> PreTrainedModel:
         """Return the model in eval mode.
@@ -157,14 +148,34 @@ class ModelDir:
             )
 
 
+def load_tokenizer_file(file: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer that a ``tokenizer.json`` and the files beside it describe.
+
+    Raises:
+        ModelError: The file cannot be read, or its vocabulary is empty.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        with quiet_transformers():
+            if file.name == TOKENIZER:
+                tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, local_files_only=True)
+            else:
+                tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file))
+    except Exception as error:  # the tokenizers library raises bare Exception on a malformed file
+        raise ModelError(f"{file} cannot be read: {_in_short(error)}") from None
+    if not tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False):
+        raise ModelError(f"expected a vocabulary in {file}; it is empty")
+    return tokenizer
+
+
 def _refuse_other_kinds(folder: Path) -> None:
     if not folder.is_dir():
         raise ModelError(f"expected a Hugging Face model folder at {folder}; there is nothing")
     if (folder / ".metadata").exists():
         raise ModelError(
-            f"{folder} is a PyTorch DCP checkpoint (.metadata and .distcp shards); this version reads Hugging Face "
-            "folders and .gguf files",
-            hint="Export the checkpoint to a Hugging Face folder with the training code first, then name that folder.",
+            f"expected a Hugging Face model folder at {folder}; it is a PyTorch DCP checkpoint (.metadata and shards)",
+            hint="genesis-sft base convert makes a Hugging Face folder of it.",
         )
     if (folder / "adapter_config.json").exists():
         raise ModelError(
@@ -231,10 +242,8 @@ def _require_tokenizer(folder: Path) -> None:
         return
     if (folder / "tokenizer.model").exists():
         raise ModelError(
-            f"expected {TOKENIZER} in {folder}; found tokenizer.model (SentencePiece) only, which this version does "
-            "not convert",
-            hint="Convert it with transformers (LlamaTokenizer.from_pretrained, then save_pretrained), and check the "
-            "ids against the original on your own text.",
+            f"expected {TOKENIZER} in {folder}; found tokenizer.model (SentencePiece) only",
+            hint="Keep config.json out of the folder, and genesis-sft base convert converts weights and tokenizer.",
         )
     raise ModelError(f"expected {TOKENIZER} in {folder}; it is missing", hint=_holds(folder))
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from genesis_sft.assets import PACKAGED_MODELS, PackagedModel, Wheel, extract_member
 from genesis_sft.checkpoint.model_dir import CONFIG, TOKENIZER, ModelDir
+from genesis_sft.checkpoint.tensors.kinds import checkpoint_files, is_checkpoint
+from genesis_sft.checkpoint.tokenizer_files import find_tokenizer
 from genesis_sft.errors import ModelError
 from genesis_sft.recipe.sections import BaseSection
 from genesis_sft.run_dir import hash_file
@@ -33,11 +35,13 @@ def base_identity(section: BaseSection) -> dict[str, str]:
     if section.model.startswith("hub:"):
         return {"hub": f"{section.model.removeprefix('hub:')} {section.revision}"}
     path = _local(section)
+    if is_checkpoint(path):
+        return _identify_checkpoint(section, path)
     if path.is_file():
-        return {"gguf": hash_file(path)}
+        return {"gguf": hash_file(path), **_identify_texts(section)}
     ModelDir.open(path)
     files = [path / CONFIG, *(path / name for name in _TOKENIZER_FILES), *sorted(path.glob("*.safetensors*"))]
-    return {file.name: _identify(file) for file in files if file.is_file()}
+    return {file.name: _identify(file) for file in files if file.is_file()} | _identify_texts(section)
 
 
 def read_base(section: BaseSection) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -79,12 +83,32 @@ def _local(section: BaseSection) -> Path:
     path = Path(section.model)
     if not path.exists():
         raise ModelError(
-            f"expected a Hugging Face folder or .gguf file at {path}; there is nothing",
+            f"expected a model folder, checkpoint or .gguf file at {path}; there is nothing",
             hint="base.model may also be package:smollm2-135m-instruct or hub:owner/name.",
         )
-    if path.is_file() and not _is_gguf(path):
-        raise ModelError(f"expected a Hugging Face folder or .gguf file at {path}; found a file of another kind")
+    if path.is_file() and not _is_gguf(path) and not is_checkpoint(path):
+        raise ModelError(f"expected a model folder, checkpoint or .gguf file at {path}; found a file of another kind")
     return path
+
+
+def _identify_checkpoint(section: BaseSection, path: Path) -> dict[str, str]:
+    """Return hashes of the checkpoint, its tokenizer, and what the recipe names beside it."""
+    named = {"config": section.config, "names": section.names}
+    files = {f"{role} file": Path(file) for role, file in named.items() if file is not None}
+    files |= {"tokenizer": find_tokenizer(section.tokenizer, path)}
+    for role, file in files.items():
+        if not file.is_file():
+            raise ModelError(f"expected the {role} of the checkpoint at {file}; there is no such file")
+    weights = {file.name: _identify(file) for file in checkpoint_files(path)}
+    return weights | {role: hash_file(file) for role, file in files.items()} | _identify_texts(section)
+
+
+def _identify_texts(section: BaseSection) -> dict[str, str]:
+    """Return hashes of the texts that the check reads."""
+    for text in section.text:
+        if not Path(text).is_file():
+            raise ModelError(f"expected a text file at {text} (base.text); there is none")
+    return {f"text {number}": hash_file(Path(text)) for number, text in enumerate(section.text)}
 
 
 def _is_gguf(path: Path) -> bool:

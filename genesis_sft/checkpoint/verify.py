@@ -1,141 +1,179 @@
-"""Does a base model predict plain text? Measured on a short sample and put into words.
+"""Verification: is a model what its own training says it is, and if not, why not?
 
-Two yardsticks need no other model:
+Four checks, each of which can refuse a model:
 
-- *uniform*: ln(V), the cost in nats of guessing every token with equal probability among V rows.
-- *unigram*: the entropy of the sample's own token frequencies. Nothing that ignores context can cost less on this
-  sample, even if it had seen the frequencies beforehand; so a model below it does use context.
-
-The verdict on a model that costs x nats a token:
-
-===================================  =============================  ========
-x < 0.8 unigram                      predicts text                  accepted
-0.8 unigram <= x < unigram           weak                           accepted
-unigram <= x < uniform               no better than word            refused
-                                     frequencies
-uniform <= x, or x is not a number   worse than guessing: the       refused
-                                     export is broken
-===================================  =============================  ========
-
-A trained model is far below the first line (SmolLM2-135M: 0.56 unigram). Faults of an export that show here: a random
-output head, another model's tokenizer, swapped or misnamed weights, query and key rows in another RoPE layout. Faults
-that hardly show on passages this short: a wrong RoPE theta or norm epsilon; for those only parity with the training
-code's own forward pass helps.
+1. consistency: rows, tokenizer and special ids agree, all weights are numbers;
+2. plausibility: it predicts held-out text, and not far worse than the training log says;
+3. conventions: no other reading of the same tensors predicts the text clearly better (Llama-style models);
+4. parity: transformers computes from the folder what the checkpoint, or the training code, computes.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from genesis_sft.checkpoint.consistency import check_consistency
+from genesis_sft.checkpoint.diagnosis.diagnose import PROBE_TOKENS, Diagnosis, diagnose
+from genesis_sft.checkpoint.llama.parity import Parity
+from genesis_sft.checkpoint.opened import open_model
+from genesis_sft.checkpoint.plausibility import REFUSED, Measurement, measure, sample_passages
 from genesis_sft.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-Verdict = Literal[
-    "predicts text", "weak", "no better than word frequencies", "worse than guessing: the export is broken"
-]
-REFUSED: frozenset[Verdict] = frozenset(
-    ("no better than word frequencies", "worse than guessing: the export is broken")
-)
-_CLEARLY_BELOW = 0.8
-_LONGEST_WINDOW = 1024  # tokens in one forward pass; bounds memory, the passages are shorter with usual tokenizers
+OWN_TEXT, SAMPLE = (1.5, 0.5), (2.0, 1.0)
+"""(factor, nats): a cost above factor x training loss + nats contradicts the training log. On text of the training's
+own kind a model costs about its training loss; on other text more: SmolLM2-135M costs 3.0 nats on the sample."""
+
+_LONGEST_TEXT = 2_000_000  # characters read of a file; far more than is ever measured
 
 
-@dataclass(frozen=True, slots=True)
-class PassageLoss:
-    """The cost of one passage of the sample."""
+@dataclass(frozen=True)
+class Verification:
+    """What was found of a model.
 
-    name: str
-    num_tokens: int
-    nats_per_token: float
+    Attributes:
+        measurement: Cost of text, beside the yardsticks.
+        training_loss: What the training log says, nats per token.
+        diagnosis: Whether another reading of the tensors is better; None for a model that is not Llama-style.
+        parity: Against checkpoint or training code; None where neither was given.
+        causes: Why the model is refused; empty if it is not.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """The cost of the whole sample, in nats per predicted token, beside the two yardsticks."""
-
-    passages: tuple[PassageLoss, ...]
-    nats_per_token: float
-    uniform: float
-    unigram: float
+    measurement: Measurement
+    training_loss: float | None
+    diagnosis: Diagnosis | None
+    parity: Parity | None
+    causes: tuple[str, ...]
 
     @property
-    def verdict(self) -> Verdict:
-        """What the numbers say, by the table on top of this module."""
-        return judge(self.nats_per_token, uniform=self.uniform, unigram=self.unigram)
+    def is_refused(self) -> bool:
+        """Whether the model must not be trained or judged."""
+        return bool(self.causes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        found = self.measurement
+        return {
+            "verdict": found.verdict,
+            "refused": self.is_refused,
+            "causes": list(self.causes),
+            "nats_per_token": {part.name: part.nats_per_token for part in found.passages}
+            | {"all": found.nats_per_token},
+            "num_tokens": {part.name: part.num_tokens for part in found.passages},
+            "uniform": found.uniform,
+            "unigram": found.unigram,
+            "training_loss": self.training_loss,
+            "parity": None if self.parity is None else self.parity.to_json(),
+            "diagnosis": None if self.diagnosis is None else self.diagnosis.to_json(),
+        }
+
+    def table(self) -> str:
+        """Return the finding for the terminal."""
+        found = self.measurement
+        lines = [f"{'refused' if self.is_refused else 'accepted'}: {found.verdict}"]
+        lines += [f"  cause: {cause}" for cause in self.causes]
+        lines += ["", "nats a token"]
+        lines += [f"{part.nats_per_token:7.3f}  {part.name} ({part.num_tokens:,} tokens)" for part in found.passages]
+        lines += [
+            f"{found.nats_per_token:7.3f}  all",
+            f"{found.unigram:7.3f}  by the text's own token frequencies",
+            f"{found.uniform:7.3f}  by guessing",
+        ]
+        if self.training_loss is not None:
+            lines.append(f"{self.training_loss:7.3f}  in the training log")
+        lines += ["", f"parity {self.parity.summary()}" if self.parity else "parity: no checkpoint to compare with"]
+        if self.diagnosis is None:
+            lines.append("conventions: not tried (not a plain Llama)")
+        elif not self.diagnosis.causes:
+            lines.append(
+                f"conventions: none of {len(self.diagnosis.search.ranking)} other readings predicts the text better"
+            )
+            lines += self.diagnosis.notes()
+        return "\n".join(lines)
 
 
-def judge(nats_per_token: float, *, uniform: float, unigram: float) -> Verdict:
-    """Put a cost per token into words, by the table on top of this module."""
-    if not nats_per_token < uniform:
-        return "worse than guessing: the export is broken"
-    if nats_per_token >= unigram:
-        return "no better than word frequencies"
-    return "predicts text" if nats_per_token < _CLEARLY_BELOW * unigram else "weak"
+def verify_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Mapping[str, str] | None = None,
+    *,
+    training_loss: float | None = None,
+    parity: Parity | None = None,
+    try_conventions: bool = True,
+    num_tokens: int = PROBE_TOKENS,
+) -> Verification:
+    """Verify a model that is in memory.
 
-
-def sample_passages() -> dict[str, str]:
-    """Return the sample that ships with this package: name to text."""
-    text = resources.files("genesis_sft.checkpoint").joinpath("sample_text.txt").read_text(encoding="utf-8")
-    parts = [part.partition("\n") for part in text.split("=== ") if part]
-    return {name: body.strip() for name, _, body in parts}
-
-
-def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Measurement:
-    """Return what the sample costs the model; one forward pass for each passage.
-
-    A token counts as predicted when another stands before it in its passage: the first one does not, unless the
-    tokenizer puts a BOS before it.
+    Args:
+        model: In float32 and eval mode.
+        tokenizer: Its tokenizer.
+        texts: Name to held-out text; the shipped sample when absent.
+        training_loss: From the training log, nats per token.
+        parity: What the comparison with the checkpoint found, if there is one.
+        try_conventions: Whether other readings of a Llama's tensors are tried (some thirty forward passes).
+        num_tokens: Tokens for each of them.
 
     Raises:
-        ModelError: The tokenizer makes no tokens of plain text.
+        ModelError: Parts of the model contradict each other.
     """
-    positions = getattr(model.config, "max_position_embeddings", None) or _LONGEST_WINDOW
-    window = min(int(positions), _LONGEST_WINDOW)
-    counts: Counter[int] = Counter()
-    sums: dict[str, tuple[float, int]] = {}
-    for name, text in sample_passages().items():
-        nats, predicted = 0.0, 0
-        all_ids = tokenizer(text, verbose=False)["input_ids"]
-        if len(all_ids) < 2:
-            raise ModelError(f"expected a tokenizer that turns plain text into tokens; this one gives {len(all_ids)}")
-        for ids in _windows(all_ids, window):
-            nats += _sum_of_losses(model, ids)
-            predicted += len(ids) - 1
-            counts.update(ids[1:])
-        sums[name] = (nats, predicted)
-    total = sum(predicted for _, predicted in sums.values())
-    return Measurement(
-        passages=tuple(PassageLoss(name, count, nats / count) for name, (nats, count) in sums.items()),
-        nats_per_token=sum(nats for nats, _ in sums.values()) / total,
-        uniform=math.log(model.config.vocab_size),
-        unigram=entropy(counts.values()),
-    )
+    check_consistency(model, tokenizer)
+    measurement = measure(model, tokenizer, texts)
+    opened = open_model(model, tokenizer) if try_conventions else None
+    diagnosis = None
+    if opened is not None:
+        refused = measurement.verdict in REFUSED
+        diagnosis = diagnose(opened, texts or sample_passages(), joint=refused, num_tokens=num_tokens)
+    return judge_model(measurement, training_loss, diagnosis, parity, own_text=texts is not None)
 
 
-def entropy(counts: Iterable[int]) -> float:
-    """Return the entropy of frequencies in nats: ``entropy([2, 1, 1])`` is 1.5 ln 2."""
-    counts = list(counts)
-    total = sum(counts)
-    return -sum(count / total * math.log(count / total) for count in counts)
+def judge_model(
+    measurement: Measurement,
+    training_loss: float | None,
+    diagnosis: Diagnosis | None,
+    parity: Parity | None,
+    *,
+    own_text: bool,
+) -> Verification:
+    """Put what was measured together, and name the causes for a refusal."""
+    nats = measurement.nats_per_token
+    causes = [] if diagnosis is None else list(diagnosis.causes)
+    if parity is not None and not parity.holds:
+        causes.append(f"parity {parity.summary()}")
+    if contradicts(nats, training_loss, own_text=own_text):
+        causes.append(f"{nats:.2f} nats a token, in contradiction to the training loss of {training_loss:.2f}")
+    elif measurement.verdict in REFUSED:
+        causes.append(f"{measurement.verdict}: {nats:.2f} nats a token")
+    return Verification(measurement, training_loss, diagnosis, parity, tuple(causes))
 
 
-def _windows(ids: list[int], size: int) -> Iterator[list[int]]:
-    """Cut ids into pieces of at most ``size``; each begins with the last id of the one before, so none is skipped."""
-    for start in range(0, max(len(ids) - 1, 1), size - 1):
-        yield ids[start : start + size]
+def contradicts(nats_per_token: float, training_loss: float | None, *, own_text: bool) -> bool:
+    """Whether a cost and a training loss can hardly both be right."""
+    if training_loss is None:
+        return False
+    factor, more = OWN_TEXT if own_text else SAMPLE
+    return not nats_per_token <= factor * training_loss + more
 
 
-@torch.inference_mode()
-def _sum_of_losses(model: PreTrainedModel, ids: list[int]) -> float:
-    inputs = torch.tensor([ids], device=model.device)  # (1, T)
-    logits = model(input_ids=inputs, use_cache=False).logits[0, :-1].float()  # (T - 1, vocab_size)
-    return float(torch.nn.functional.cross_entropy(logits, inputs[0, 1:], reduction="sum"))
+def read_texts(files: tuple[str, ...] | list[str]) -> dict[str, str] | None:
+    """Return the texts of files by name; None if none is named.
+
+    Raises:
+        ModelError: A file is missing, empty or not UTF-8.
+    """
+    texts: dict[str, str] = {}
+    for file in files:
+        try:
+            with open(file, encoding="utf-8") as handle:
+                text = handle.read(_LONGEST_TEXT).strip()
+        except (OSError, ValueError) as error:
+            raise ModelError(f"expected a UTF-8 text file at {file}: {error}") from None
+        if not text:
+            raise ModelError(f"expected text in {file}; it is empty")
+        name = Path(file).stem
+        texts[name if name not in texts else f"{name} {len(texts) + 1}"] = text
+    return texts or None

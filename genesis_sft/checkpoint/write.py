@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from genesis_sft.checkpoint.control_tokens import CONTROL_TOKENS
 from genesis_sft.checkpoint.model_dir import CONFIG, ModelDir
+from genesis_sft.checkpoint.plausibility import sample_passages
 from genesis_sft.checkpoint.quiet import quiet_transformers
-from genesis_sft.checkpoint.verify import sample_passages
 from genesis_sft.errors import ModelError, RunDirError
 
 if TYPE_CHECKING:

@@ -246,8 +246,11 @@ def _with_absolute_paths(recipe: Recipe, path: Path) -> Recipe:
             raise RecipeError(f"{path}: {field}: expected a path, found {_show(text)}: {error}") from None
 
     base = recipe.base
-    if not base.model.startswith(("package:", "hub:")):
-        base = base.model_copy(update={"model": absolute(base.model, "base.model")})
+    paths = [name for name in ("tokenizer", "config", "names") if getattr(base, name) is not None]
+    paths += ["model"] if base.is_local else []
+    found: dict[str, Any] = {name: absolute(getattr(base, name), f"base.{name}") for name in paths}
+    found["text"] = tuple(absolute(text, f"base.text.{number}") for number, text in enumerate(base.text))
+    base = base.model_copy(update=found)
     sources = tuple(
         source.model_copy(update={"path": absolute(source.path, f"data.sources.{number}.path")})
         if source.path is not None

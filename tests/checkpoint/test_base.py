@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from genesis_sft.assets import SMOLLM2_WHEEL
 from genesis_sft.checkpoint.base import BaseResult, base_identity, base_wheel, prepare_base
-from genesis_sft.checkpoint.verify import sample_passages
+from genesis_sft.checkpoint.plausibility import sample_passages
 from genesis_sft.errors import AssetError, CheckFailed, ModelError, RunDirError
 from genesis_sft.recipe import BaseSection
 from tests.checkpoint.toy_gguf import write_gguf
@@ -212,7 +212,7 @@ def test_no_pickle_is_opened_on_the_way(folder: Path, out: Path, tmp_path: Path)
 
 def test_a_place_where_nothing_is_gives_the_ways_to_name_a_model(tmp_path: Path) -> None:
     missing = tmp_path / "models" / "genesis"
-    expected = re.escape(f"expected a Hugging Face folder or .gguf file at {missing}; there is nothing")
+    expected = re.escape(f"expected a model folder, checkpoint or .gguf file at {missing}; there is nothing")
     with pytest.raises(ModelError, match=expected) as caught:
         base_identity(warn(missing))
     assert caught.value.hint == "base.model may also be package:smollm2-135m-instruct or hub:owner/name."

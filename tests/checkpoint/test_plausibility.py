@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from genesis_sft.checkpoint.consistency import check_consistency
-from genesis_sft.checkpoint.verify import REFUSED, entropy, judge, measure, sample_passages
+from genesis_sft.checkpoint.plausibility import REFUSED, entropy, judge, measure, sample_passages
 from genesis_sft.errors import ModelError
 from tests.conftest import build_llama
 

@@ -1,0 +1,306 @@
+"""A search over conventions: one change at a time while that helps, then pairs; margins decide, not the order.
+
+A forward pass over a few hundred tokens tells most gross faults (RoPE layout, head count, a lost output head, swapped
+or transposed matrices, shifted ids), whose cost is tenths of a nat to many nats; what it leaves open is tried on more.
+RoPE's theta and the norms' epsilon are tried again on the longest windows that there are: they cost hundredths on short
+text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, fields
+from itertools import combinations
+
+import torch
+
+from genesis_sft.checkpoint.diagnosis.candidates import FINE, Change, apply, changes
+from genesis_sft.checkpoint.diagnosis.cost import Margin, ProbeText, margin, token_costs
+from genesis_sft.checkpoint.diagnosis.predictions import look_at_predictions
+from genesis_sft.checkpoint.llama.conventions import Conventions, describe
+from genesis_sft.checkpoint.llama.stored import StoredLlama
+from genesis_sft.console import Progress, progress
+
+MOST_ROUNDS = 6
+SHORT_TOKENS = 128
+"""Every candidate is tried on this many tokens; one that is ``HOPELESS_NATS`` dearer there is tried no further."""
+
+HOPELESS_NATS = 0.3
+_LEAST_NATS = {"bos": 0.3}
+"""Over the first 32 tokens of a text. A model that never saw BOS may still read a little better behind one, as any
+first token serves as attention's sink (Xiao et al. 2023, arXiv:2309.17453): 0.09 nats for SmolLM2-135M."""
+
+_SEEN_AT_START = ("bos", "dummy_prefix")
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The text to try candidates on, cut in three ways.
+
+    Attributes:
+        first: Some hundred tokens in short windows; tells most gross faults.
+        long: More, in long windows; for what the first leaves open, and for the fine conventions.
+        starts: Many very short windows; for conventions that show at the start of a text only.
+    """
+
+    first: ProbeText
+    long: ProbeText
+    starts: ProbeText
+
+    def in_turn(self, names: Iterable[str]) -> tuple[ProbeText, ...]:
+        """Return the texts to try a change of these fields on, until one tells."""
+        return (self.starts,) if set(names) & set(_SEEN_AT_START) else (self.first, self.long)
+
+    def decisive(self, names: Iterable[str]) -> ProbeText:
+        """Return the text that has the last word on these fields."""
+        return self.in_turn(names)[-1]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A change of the chosen conventions and what it would cost.
+
+    Attributes:
+        change: The fields and their values.
+        nats_per_token: Cost with the change made, over the tokens that it was tried on.
+        margin: How much dearer that is than what was chosen, over the same tokens.
+        num_tokens: How many tokens that were.
+        is_hopeless: Whether it was given up after the first tokens.
+    """
+
+    change: Change
+    nats_per_token: float
+    margin: Margin
+    num_tokens: int
+    is_hopeless: bool = False
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether it is told from what was chosen."""
+        return self.is_hopeless or self.margin.is_clear
+
+    @property
+    def words(self) -> str:
+        """The change in words."""
+        return ", ".join(describe(name, value) for name, value in self.change.items())
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+        stated: Where it started.
+        chosen: Where it ended: no single change of it is clearly better.
+        nats_stated: Cost of the probe text as stated, nats per token.
+        nats_chosen: The same as chosen.
+        margin: Of the two.
+        unigram: Entropy of the probe's own token frequencies, nats.
+        changed: The changes that lead from stated to chosen, each with the margin of taking it back.
+        ranking: Single changes of what was chosen, by margin.
+        num_tokens: Predicted tokens of the probe.
+        longest_window: Tokens of the longest window, on which the fine conventions were tried.
+    """
+
+    stated: Conventions
+    chosen: Conventions
+    nats_stated: float
+    nats_chosen: float
+    margin: Margin
+    unigram: float
+    changed: tuple[Tried, ...]
+    ranking: tuple[Tried, ...]
+    num_tokens: int
+    longest_window: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether each change is clearly needed."""
+        return all(tried.margin.is_clear for tried in self.changed)
+
+    def untold(self, names: Iterable[str]) -> list[str]:
+        """Return those conventions that the text cannot tell: another value is neither worse nor the same."""
+        close = {name for tried in self.ranking if not tried.is_worse for name in tried.change}
+        same = {name for tried in self.ranking if tried.margin.is_nothing for name in tried.change}
+        return [name for name in names if name in close - same]
+
+
+def search(
+    stored: StoredLlama,
+    stated: Conventions,
+    probes: Probes,
+    *,
+    unigram: float,
+    unknown: Collection[str] = (),
+    fixed: Collection[str] = (),
+    joint: bool = True,
+) -> Search:
+    """Return the conventions under which a text costs a stored model least.
+
+    Args:
+        stored: The model; keep its tensors in memory.
+        stated: Where to start.
+        probes: The text.
+        unigram: Entropy of the text's own token frequencies, in nats; at 0.8 of it or more, pairs are tried.
+        unknown: Conventions that nobody stated, for which the text has to tell.
+        fixed: Conventions that are not to be changed.
+        joint: Whether pairs of changes are tried at all.
+    """
+    with progress("trying conventions", 60, "candidates") as bar:
+        costs = _Costs(stored, bar)
+        has_bos = probes.first.bos_id is not None
+
+        def options(current: Conventions) -> list[Change]:
+            found = changes(stored, current, has_bos=has_bos)
+            return [change for change in found if not set(change) & set(fixed)]
+
+        chosen = _descend(costs, stated, probes, options)
+        if joint and costs.mean(chosen, probes.first) >= 0.8 * unigram and costs.depend_on_context(chosen, probes):
+            for start in dict.fromkeys((chosen, stated)):
+                better = _best_pair(costs, start, probes.first, options(start))
+                if margin(costs(chosen, probes.first), costs(better, probes.first)).is_clear:
+                    chosen = _descend(costs, better, probes, options)
+        chosen = _take_back(costs, stated, chosen, probes)
+        ranking = [_try(costs, chosen, change, probes, unknown) for change in options(chosen)]
+        changed = [_tried(costs, chosen, change, probes.decisive(change)) for change in _differences(chosen, stated)]
+        return Search(
+            stated=stated,
+            chosen=chosen,
+            nats_stated=costs.mean(stated, probes.long),
+            nats_chosen=costs.mean(chosen, probes.long),
+            margin=margin(costs(stated, probes.long), costs(chosen, probes.long)),
+            unigram=unigram,
+            changed=tuple(sorted(changed, key=lambda tried: -tried.margin.nats)),
+            ranking=tuple(sorted(ranking, key=lambda tried: tried.margin.nats)),
+            num_tokens=probes.long.num_tokens,
+            longest_window=max(map(len, probes.long.windows)),
+        )
+
+
+class _Costs:
+    """Costs of conventions on a text, computed once each."""
+
+    def __init__(self, stored: StoredLlama, bar: Progress) -> None:
+        self._stored, self._bar = stored, bar
+        self._short: dict[int, ProbeText] = {}
+        self._known: dict[tuple[Conventions, int], torch.Tensor] = {}
+
+    def __call__(self, conventions: Conventions, text: ProbeText) -> torch.Tensor:
+        key = (conventions, id(text))
+        if key not in self._known:
+            self._known[key] = token_costs(self._stored, conventions, text)
+            self._bar.advance()
+        return self._known[key]
+
+    def short(self, text: ProbeText) -> ProbeText:
+        """The first tokens of a text."""
+        if id(text) not in self._short:
+            windows = _first_tokens(text.windows, SHORT_TOKENS)
+            # a window that is cut no longer ends as its text with the other start does
+            starts = {
+                place: ids
+                for place, ids in text.other_starts.items()
+                if windows[place:][:1] == text.windows[place:][:1]
+            }
+            self._short[id(text)] = ProbeText(windows, starts, text.bos_id, text.dummy_prefix)
+        return self._short[id(text)]
+
+    def depend_on_context(self, conventions: Conventions, probes: Probes) -> bool:
+        """Whether a pair of faults can explain the model at all."""
+        return not look_at_predictions(self._stored, conventions, self.short(probes.first)).ignore_context
+
+    def is_hopeless(self, other: Conventions, current: Conventions, text: ProbeText) -> bool:
+        """Whether a few tokens are enough to see that a candidate is dearer."""
+        short = self.short(text)
+        return self.mean(other, short) - self.mean(current, short) > HOPELESS_NATS
+
+    def mean(self, conventions: Conventions, text: ProbeText) -> float:
+        return float(self(conventions, text).mean())
+
+
+def _descend(
+    costs: _Costs, start: Conventions, probes: Probes, options: Callable[[Conventions], list[Change]]
+) -> Conventions:
+    """Make the best single change while one is clearly better.
+
+    Of changes that cannot be told from the best one, the first is made: ``changes`` yields the likelier fault first.
+    """
+    current = start
+    for _ in range(MOST_ROUNDS):
+        better = [apply(current, change) for change in options(current) if _is_better(costs, current, change, probes)]
+        if not better:
+            break
+        best = min(better, key=lambda one: costs.mean(one, probes.first))
+        current = next(
+            one for one in better if not margin(costs(one, probes.first), costs(best, probes.first)).is_clear
+        )
+    return current
+
+
+def _is_better(costs: _Costs, current: Conventions, change: Change, probes: Probes) -> bool:
+    """Whether a change is clearly better on a text, or on a longer one where the first leaves it open."""
+    other = apply(current, change)
+    texts = probes.in_turn(change)
+    if costs.is_hopeless(other, current, texts[0]):
+        return False
+    least = max(_LEAST_NATS.get(name, 0.0) for name in change)
+    for text in texts:
+        gain = margin(costs(current, text), costs(other, text))
+        if gain.is_clear and gain.nats > least:
+            return True
+        if gain.nats < gain.standard_error and not set(change) & set(FINE):
+            return False
+    return False
+
+
+def _best_pair(costs: _Costs, start: Conventions, text: ProbeText, options: list[Change]) -> Conventions:
+    """Return the best of all pairs of changes of different conventions, by the first tokens of the text."""
+    short = costs.short(text)
+    pairs = [
+        apply(apply(start, one), other) for one, other in combinations(options, 2) if set(one).isdisjoint(set(other))
+    ]
+    ranked = sorted(dict.fromkeys(pairs), key=lambda pair: costs.mean(pair, short))
+    return min(ranked[:3] or [start], key=lambda pair: costs.mean(pair, text))
+
+
+def _take_back(costs: _Costs, stated: Conventions, chosen: Conventions, probes: Probes) -> Conventions:
+    """Undo the changes that are not clearly needed."""
+    for change in _differences(chosen, stated):
+        text, without = probes.decisive(change), apply(chosen, change)
+        if not margin(costs(without, text), costs(chosen, text)).is_clear:
+            chosen = without
+    return chosen
+
+
+def _try(costs: _Costs, chosen: Conventions, change: Change, probes: Probes, unknown: Collection[str]) -> Tried:
+    """Try a change on the first tokens, and on more where those leave open what has to be known."""
+    texts = probes.in_turn(change)
+    if costs.is_hopeless(apply(chosen, change), chosen, texts[0]):
+        return _tried(costs, chosen, change, costs.short(texts[0]), is_hopeless=True)
+    tried = _tried(costs, chosen, change, texts[0])
+    must_be_told = set(change) & set(unknown) and not tried.is_worse
+    return _tried(costs, chosen, change, texts[-1]) if must_be_told else tried
+
+
+def _tried(costs: _Costs, chosen: Conventions, change: Change, text: ProbeText, *, is_hopeless: bool = False) -> Tried:
+    other = apply(chosen, change)
+    difference = margin(costs(other, text), costs(chosen, text))
+    return Tried(change, costs.mean(other, text), difference, text.num_tokens, is_hopeless)
+
+
+def _differences(one: Conventions, other: Conventions) -> list[Change]:
+    """Return the changes that lead from one to the other, head counts together."""
+    names = [field.name for field in fields(one) if getattr(one, field.name) != getattr(other, field.name)]
+    heads = [name for name in names if name in ("num_heads", "num_kv_heads")]
+    single: list[Change] = [{name: getattr(other, name)} for name in names if name not in heads]
+    return ([{name: getattr(other, name) for name in heads}] if heads else []) + single
+
+
+def _first_tokens(windows: tuple[tuple[int, ...], ...], num_tokens: int) -> tuple[tuple[int, ...], ...]:
+    taken, left = [], num_tokens
+    for window in windows:
+        if left < 2:
+            break
+        taken.append(window[:left])
+        left -= len(window)
+    return tuple(taken)

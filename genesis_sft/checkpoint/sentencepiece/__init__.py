@@ -1,0 +1,1 @@
+"""A SentencePiece ``.model`` file becomes a fast tokenizer that gives the same ids, and the proof that it does."""

@@ -1,0 +1,1 @@
+"""A tiny world in the shape of Genesis: a made-up language, and somebody else's training code that learns it."""
