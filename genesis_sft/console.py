@@ -17,8 +17,8 @@ _DIRECTIONS = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x2
 
 
 def say(line: str) -> None:
-    """Write one line for the user to stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Write one line for the user to stderr, control characters shown instead of obeyed."""
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def visible(text: str) -> str:

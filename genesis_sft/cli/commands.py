@@ -246,9 +246,9 @@ def _load(recipe: Path, set_: list[str] | None, run_dir: Path | None) -> tuple[A
 
 
 def _complain(message: str, hint: str | None) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {visible(message)}", file=sys.stderr)  # names in hostile files stand in messages
     if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+        print(f"hint: {visible(hint)}", file=sys.stderr)
 
 
 def _complain_of_interruption() -> None:
