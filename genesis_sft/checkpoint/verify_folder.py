@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genesis_sft.checkpoint.convert import PARITY_TOKENS, resolve
+from genesis_sft.checkpoint.convert import resolve
 from genesis_sft.checkpoint.llama.parity import Parity, measure_against_reference, measure_parity
 from genesis_sft.checkpoint.opened import open_checkpoint
 from genesis_sft.checkpoint.origin import read_base
 from genesis_sft.checkpoint.plausibility import sample_passages
+from genesis_sft.checkpoint.prove import PARITY_TOKENS
 from genesis_sft.checkpoint.tensors.kinds import is_checkpoint
 from genesis_sft.checkpoint.tokenizer_files import with_bos
 from genesis_sft.checkpoint.verify import Verification, read_texts, verify_model

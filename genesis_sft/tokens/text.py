@@ -3,9 +3,13 @@
 A tokenizer looks for its added tokens in every text it is given, so that ``<|im_end|>`` typed by a user ends the user's
 turn. Switching that off for special tokens alone is not enough: added tokens need not be special, and the model behind
 the tokenizer may have their names in its vocabulary and find them there. So text goes through copies of the tokenizer
-that have no added tokens, and in whose vocabulary the names of added tokens begin with a plain space, which no
-tokenizer looks up: all of them replace spaces (``▁``, ``Ġ``) or split at them. That this holds is tried out on hostile
-strings when a copy is made, and checked on every text that is encoded.
+that have none of these added tokens, and in whose vocabulary their names begin with a plain space, which no tokenizer
+looks up: all of them replace spaces (``▁``, ``Ġ``) or split at them. That this holds is tried out on hostile strings
+when a copy is made, and checked on every text that is encoded.
+
+Some added tokens are no markers but plain text that is kept whole, such as a line break, a digit or ``"def "``
+(SentencePiece calls them user-defined symbols). They are not special, and pretraining saw them wherever that text
+stands. They stay in the copies, so that text is encoded as it was then.
 
 Tokenizers converted from SentencePiece put a space in front of what they are given. Text in the middle of a turn must
 not get one. Text right after a control token gets one if, and only if, the tokenizer itself puts one there, which is
@@ -21,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
+from genesis_sft.checkpoint.sentencepiece.character_rules import DROPPED_FIRST
+from genesis_sft.checkpoint.sentencepiece.markers import is_marker
 from genesis_sft.errors import ModelError
 
 if TYPE_CHECKING:
@@ -35,9 +41,9 @@ class TextTokenizer:
         control_tokens: Tokens of the chat template; each must be an added token.
 
     Attributes:
-        added: Id to text of every added token, special or not.
+        added: Id to text of every added token that is not plain text, special or not.
         special_ids: Ids of the special ones, and of the control tokens.
-        forbidden: Ids that no text may yield: all added tokens, apart from the unknown token where it means just that.
+        forbidden: Ids that no text may yield: those of ``added``, but the unknown token where it means just that.
 
     Raises:
         ModelError: Not a fast tokenizer, a control token is missing, or text cannot be kept apart from control tokens.
@@ -51,20 +57,24 @@ class TextTokenizer:
             )
         serialised = backend.to_str()
         state = json.loads(serialised)
-        self.added = {int(token["id"]): str(token["content"]) for token in state["added_tokens"]}
-        self.special_ids = frozenset(token["id"] for token in state["added_tokens"] if token["special"])
+        _require_added(control_tokens, [token["content"] for token in state["added_tokens"]])
+        self.special_ids = frozenset(
+            token["id"] for token in state["added_tokens"] if token["special"] or token["content"] in control_tokens
+        )
         self.special_ids |= frozenset(tokenizer.all_special_ids)
-        self.special_ids |= {id for id, name in self.added.items() if name in control_tokens}
-        _require_added(control_tokens, self.added)
+        plain = {id for id, name in _plain_text(state["added_tokens"]).items() if id not in self.special_ids}
+        self.added = {
+            int(token["id"]): str(token["content"]) for token in state["added_tokens"] if token["id"] not in plain
+        }
         self.forbidden = frozenset(self.added) | self.special_ids
         unknown = _find_unknown_id(state["model"])
         if unknown is not None and unknown not in (tokenizer.eos_token_id, tokenizer.bos_token_id):
             self.forbidden -= {unknown}
-        self._inside = _copy_without_added(serialised, prefix=False)
+        self._inside = _copy_without(serialised, self.added, prefix=False)
         self._after_control = self._inside
         self._has_prefix = not _agree_after_control(backend, self._inside, control_tokens)
         if self._has_prefix:
-            self._after_control = _copy_without_added(serialised, prefix=True)
+            self._after_control = _copy_without(serialised, self.added, prefix=True)
             _require_agreement(backend, self._after_control, control_tokens)
         self._try_hostile_texts()
 
@@ -119,8 +129,8 @@ class TextTokenizer:
         self.encode(texts, after_control=True)
 
 
-def _require_added(tokens: Collection[str], added: dict[int, str]) -> None:
-    if missing := [token for token in tokens if token not in added.values()]:
+def _require_added(tokens: Collection[str], added: Collection[str]) -> None:
+    if missing := [token for token in tokens if token not in added]:
         raise ModelError(
             f"expected a tokenizer with the added tokens {', '.join(tokens)}; found none named {', '.join(missing)}",
             hint="The base stage of a run adds them: base/model in a run folder has them.",
@@ -136,12 +146,23 @@ def _find_unknown_id(model: dict[str, Any]) -> int | None:
     return None
 
 
-def _copy_without_added(serialised: str, *, prefix: bool) -> Tokenizer:
-    """Return a copy that knows no added tokens; with or without the space that SentencePiece puts in front."""
+def _plain_text(added_tokens: Sequence[dict[str, Any]]) -> dict[int, str]:
+    """Return id and text of the added tokens that are text which is kept whole."""
+    return {
+        token["id"]: token["content"]
+        for token in added_tokens
+        if not token["special"] and not is_marker(token["content"])
+    }
+
+
+def _copy_without(serialised: str, hidden: dict[int, str], *, prefix: bool) -> Tokenizer:
+    """Return a copy that lacks these added tokens; with or without the space that SentencePiece puts in front."""
     state = json.loads(serialised)
-    names = {token["content"] for token in state["added_tokens"]}
-    state |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-    _hide_names(state["model"], names)
+    kept = [token for token in state["added_tokens"] if token["id"] not in hidden]
+    state |= {"added_tokens": kept, "post_processor": None, "truncation": None, "padding": None}
+    _hide_names(state["model"], set(hidden.values()))
+    for token in kept:
+        _give_id(state["model"], token["content"], token["id"])
     state["decoder"] = _without_prefix(state["decoder"])
     if not prefix:
         for part in ("normalizer", "pre_tokenizer"):
@@ -166,10 +187,21 @@ def _hide_names(model: dict[str, Any], names: Collection[str]) -> None:
         model["merges"] = [pair for pair in pairs if names.isdisjoint((*pair, "".join(pair)))]  # type: ignore[attr-defined]
 
 
+def _give_id(model: dict[str, Any], name: str, id: int) -> None:
+    """Put an added token into the vocabulary, where it is not there: otherwise it would be numbered anew."""
+    if isinstance(model["vocab"], dict):
+        model["vocab"].setdefault(name, id)
+    elif name not in (piece for piece, _ in model["vocab"]):
+        lowest = min((score for _, score in model["vocab"]), default=0.0)
+        model["vocab"] += [[f" {place}", lowest] for place in range(len(model["vocab"]), id)] + [[name, lowest]]
+
+
 def _without_prefix(part: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return a normalizer, pre-tokenizer or decoder that neither adds a space in front nor takes one away."""
     if part is None or part["type"] == "Prepend" or (part["type"] == "Strip" and part.get("content") == " "):
         return None
+    if part.get("pattern") == {"String": DROPPED_FIRST}:
+        return part | {"content": ""}
     for steps in ("normalizers", "pretokenizers", "decoders"):
         if steps in part:
             return part | {steps: [step for step in map(_without_prefix, part[steps]) if step is not None]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 from collections.abc import Iterator
@@ -10,11 +11,16 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from genesis_sft.assets import PACKAGED_MODELS, extract_member
 from genesis_sft.checkpoint.base import BaseResult, prepare_base
+from genesis_sft.checkpoint.diagnosis.diagnose import diagnose
 from genesis_sft.checkpoint.from_gguf import read_gguf
+from genesis_sft.checkpoint.llama.forward import logits
+from genesis_sft.checkpoint.opened import open_model
+from genesis_sft.checkpoint.plausibility import sample_passages
 from genesis_sft.checkpoint.quiet import quiet_transformers
 from genesis_sft.recipe import BaseSection
 from tests.checkpoint.toy_gguf import permute
@@ -106,3 +112,27 @@ def test_about_one_real_row_in_eighty_changes_with_the_right_pre_tokenizer(gguf_
 def test_white_space_before_a_digit_is_split_from_it(gguf_file: Path) -> None:
     _, tokenizer = read_gguf(gguf_file)
     assert tokenizer.tokenize("a\n\n2.") == ["a", "ĊĊ", "2", "."]
+
+
+def test_a_real_model_in_the_other_rope_layout_is_seen_through(gguf_file: Path) -> None:
+    """The rows of an interleaved training run under transformers' names and config: shapes and names all match."""
+    original, tokenizer = read_gguf(gguf_file)
+    ids = torch.tensor([tokenizer(next(iter(sample_passages().values())))["input_ids"][:64]])
+    with torch.inference_mode():
+        expected = original(ids).logits
+    model = copy.deepcopy(original)
+    for layer in model.model.layers:
+        for projection, heads in ((layer.self_attn.q_proj, 9), (layer.self_attn.k_proj, 3)):
+            weight = projection.weight.data
+            order = torch.tensor([64 * head + i for head in range(heads) for i in (*range(0, 64, 2), *range(1, 64, 2))])
+            projection.weight.data = torch.empty_like(weight).index_copy_(0, order, weight)
+    opened = open_model(model, tokenizer)
+    assert opened is not None
+    found = diagnose(opened, sample_passages(), num_tokens=256)
+    assert found.first_line() == (
+        "cause: RoPE layout: query and key rows are interleaved, and were taken as half-split"
+    )
+    assert found.is_clear
+    assert found.search.nats_stated - found.search.nats_chosen > 1.0
+    again = logits(opened.stored, found.conventions, ids)
+    assert float((again - expected).abs().max()) < 1e-4

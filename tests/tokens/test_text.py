@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders
 
+from genesis_sft.checkpoint.sentencepiece.markers import is_marker
 from genesis_sft.errors import ModelError
 from genesis_sft.tokens.chatml import ChatMLEncoder
 from genesis_sft.tokens.text import TextTokenizer
@@ -143,3 +144,35 @@ def test_a_tokenizer_that_lets_a_control_token_through_is_refused(monkeypatch):
     monkeypatch.setattr("genesis_sft.tokens.text._hide_names", lambda model, names: None)
     with pytest.raises(ModelError, match=r"turns the text '<s>' into '<s>'"):
         TextTokenizer(unigram(), CONTROL)
+
+
+def test_added_tokens_that_are_plain_text_are_used_in_text_with_their_own_ids():
+    for plain in (with_control_tokens(train_byte_level()), unigram()):
+        tokenizer = copy.deepcopy(plain)
+        tokenizer.add_tokens([AddedToken("<tool>"), AddedToken("[INST]"), AddedToken("\n\n"), AddedToken("hat ")])
+        tool, inst, breaks, hat = (len(plain) + place for place in range(4))
+        text = TextTokenizer(tokenizer, CONTROL)
+        for after_control in (False, True):
+            (ids,) = text.encode(["no\n\nhat <tool>[INST]"], after_control=after_control)
+            assert [id for id in ids if id in (tool, inst, breaks, hat)] == [breaks, hat]
+            assert text.decode(ids) == "no\n\nhat <tool>[INST]"
+        assert {tool, inst} <= text.forbidden
+        assert text.forbidden.isdisjoint({breaks, hat})
+
+
+@pytest.mark.parametrize("name", ["<|x|>", "<think>", "[INST]", "</s>", "|x|", "[a", "x>"])
+def test_brackets_and_bars_around_letters_make_a_marker(name):
+    assert is_marker(name)
+
+
+@pytest.mark.parametrize("name", ["\n", " ", "  ", "7", "def ", "don't", "...", "->", "||", "[]", "<", "你好", "▁▁"])
+def test_anything_else_is_plain_text(name):
+    assert not is_marker(name)
+
+
+def test_a_special_token_is_forbidden_whatever_its_name_is():
+    tokenizer = with_control_tokens(train_byte_level())
+    tokenizer.add_tokens([AddedToken("EOT", special=True)], special_tokens=True)
+    text = TextTokenizer(tokenizer, CONTROL)
+    assert tokenizer.convert_tokens_to_ids("EOT") in text.forbidden
+    assert text.forbidden.isdisjoint(text.encode(["EOT"])[0])

@@ -106,6 +106,13 @@ class Diagnosis:
         lines += self.notes()
         return "\n".join(lines)
 
+    def advice(self) -> str:
+        """Return what to do about it, in one sentence."""
+        if self.is_clear and self.causes:
+            return "State it rightly, or let `genesis-sft base diagnose` write the corrected folder with --write OUT."
+        notes = self.notes()
+        return notes[0] if notes else "genesis-sft base diagnose shows all that was tried."
+
     def notes(self) -> list[str]:
         """Return what cannot be told, and why."""
         notes = []

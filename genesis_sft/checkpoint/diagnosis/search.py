@@ -9,7 +9,7 @@ text.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 
 import torch
@@ -17,7 +17,7 @@ import torch
 from genesis_sft.checkpoint.diagnosis.candidates import FINE, Change, apply, changes
 from genesis_sft.checkpoint.diagnosis.cost import Margin, ProbeText, margin, token_costs
 from genesis_sft.checkpoint.diagnosis.predictions import look_at_predictions
-from genesis_sft.checkpoint.llama.conventions import Conventions, describe
+from genesis_sft.checkpoint.llama.conventions import Conventions, Head, describe
 from genesis_sft.checkpoint.llama.stored import StoredLlama
 from genesis_sft.console import Progress, progress
 
@@ -155,7 +155,8 @@ def search(
             return [change for change in found if not set(change) & set(fixed)]
 
         chosen = _descend(costs, stated, probes, options)
-        if joint and costs.mean(chosen, probes.first) >= 0.8 * unigram and costs.depend_on_context(chosen, probes):
+        is_explained = costs.mean(chosen, probes.first) < 0.8 * unigram
+        if joint and not is_explained and costs.depend_on_context((chosen, stated), probes):
             for start in dict.fromkeys((chosen, stated)):
                 better = _best_pair(costs, start, probes.first, options(start))
                 if margin(costs(chosen, probes.first), costs(better, probes.first)).is_clear:
@@ -205,9 +206,12 @@ class _Costs:
             self._short[id(text)] = ProbeText(windows, starts, text.bos_id, text.dummy_prefix)
         return self._short[id(text)]
 
-    def depend_on_context(self, conventions: Conventions, probes: Probes) -> bool:
-        """Whether a pair of faults can explain the model at all."""
-        return not look_at_predictions(self._stored, conventions, self.short(probes.first)).ignore_context
+    def depend_on_context(self, starts: Iterable[Conventions], probes: Probes) -> bool:
+        """Whether a pair of faults can explain the model at all: not if its predictions are alike by either head."""
+        heads: tuple[Head, ...] = ("own", "embedding") if self._stored.sizes.has_head else ("embedding",)
+        readings = dict.fromkeys(replace(start, head=head) for start in starts for head in heads)
+        text = self.short(probes.first)
+        return any(not look_at_predictions(self._stored, one, text).ignore_context for one in readings)
 
     def is_hopeless(self, other: Conventions, current: Conventions, text: ProbeText) -> bool:
         """Whether a few tokens are enough to see that a candidate is dearer."""
@@ -221,19 +225,17 @@ class _Costs:
 def _descend(
     costs: _Costs, start: Conventions, probes: Probes, options: Callable[[Conventions], list[Change]]
 ) -> Conventions:
-    """Make the best single change while one is clearly better.
+    """Make the best single change while one is clearly better; which is best, the long windows say.
 
-    Of changes that cannot be told from the best one, the first is made: ``changes`` yields the likelier fault first.
+    In short ones a wrong RoPE layout makes up for a part of what a wrong theta costs. Of changes that cannot be told from the best one, the first is made: ``changes`` yields the likelier fault first.
     """
     current = start
     for _ in range(MOST_ROUNDS):
         better = [apply(current, change) for change in options(current) if _is_better(costs, current, change, probes)]
         if not better:
             break
-        best = min(better, key=lambda one: costs.mean(one, probes.first))
-        current = next(
-            one for one in better if not margin(costs(one, probes.first), costs(best, probes.first)).is_clear
-        )
+        best = min(better, key=lambda one: costs.mean(one, probes.long))
+        current = next(one for one in better if not margin(costs(one, probes.long), costs(best, probes.long)).is_clear)
     return current
 
 

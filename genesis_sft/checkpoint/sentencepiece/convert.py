@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Tokenizer, decoders
-from tokenizers.processors import TemplateProcessing
 
 from genesis_sft.checkpoint.sentencepiece.bpe import build_bpe, unreachable_pieces
 from genesis_sft.checkpoint.sentencepiece.markers import is_marker
@@ -58,16 +57,16 @@ def read_sentencepiece(path: Path, *, add_bos: bool) -> PreTrainedTokenizerFast:
         if id is not None
     }
     return PreTrainedTokenizerFast(
-        tokenizer_object=build_backend(file, add_bos=add_bos),
-        add_bos_token=add_bos,
+        tokenizer_object=build_backend(file),
+        add_bos_token=add_bos,  # transformers makes the post-processor of it, and saves that in tokenizer.json
         add_eos_token=False,
         clean_up_tokenization_spaces=False,
         **named,
     )
 
 
-def build_backend(file: ModelFile, *, add_bos: bool) -> Tokenizer:
-    """Return the engine of the fast tokenizer."""
+def build_backend(file: ModelFile) -> Tokenizer:
+    """Return the engine of the fast tokenizer; nothing puts special tokens around texts yet."""
     names = _names(file)
     if file.algorithm == "bpe":
         backend = Tokenizer(build_bpe(file, names, whole_pieces=bool(isolated_symbols(file))))
@@ -83,11 +82,6 @@ def build_backend(file: ModelFile, *, add_bos: bool) -> Tokenizer:
     )
     # normalized: white space beside a marker is treated as in one text, not as at the ends of two
     backend.add_tokens([AddedToken(name, special=False, normalized=True) for name in _markers(file)])
-    if add_bos and file.bos_id is not None:
-        bos = file.pieces[file.bos_id].text
-        backend.post_processor = TemplateProcessing(
-            single=[bos, "$A"], pair=[bos, "$A", f"{bos}:1", "$B:1"], special_tokens=[(bos, file.bos_id)]
-        )
     return backend
 
 
