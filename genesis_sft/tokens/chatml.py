@@ -8,7 +8,8 @@ r"""ChatML: one function turns a conversation into token ids and says which of t
                           -------------------------------------------    trained
 
 Text between two control tokens that the model writes itself is encoded in one piece (``\n\n56``), as the model would
-write it. The text behind a header is encoded apart from the header, as it is when the model is asked to go on.
+write it. The text behind a header is encoded apart from the header, as it is when the model is asked to go on; with
+tokenizers that do not keep line breaks it is what follows the header in one piece with it (`headers`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from genesis_sft.checkpoint.control_tokens import CONTROL_TOKENS, IM_END, IM_START, THINK, THINK_END
 from genesis_sft.conversations.conversation import Conversation, Message, check_prompt
+from genesis_sft.tokens.headers import behind_header, read_headers
 from genesis_sft.tokens.template import CHAT_TEMPLATE, TemplateProof, template_matches
 from genesis_sft.tokens.text import TextTokenizer
 
@@ -76,12 +78,13 @@ class Answer:
 
 
 class _Piece(NamedTuple):
-    """Part of a rendering: ids that are given, or a text to encode."""
+    """Part of a rendering: ids that are given, or a text to encode; of which the header is a piece before it."""
 
     trained: bool
     ids: list[int] | None
     text: str = ""
     after_control: bool = False
+    header: list[int] | None = None
 
 
 class ChatMLEncoder:
@@ -100,7 +103,8 @@ class ChatMLEncoder:
         stop_ids: Ids that end a turn: ``<|im_end|>`` and the end of text.
 
     Raises:
-        ModelError: The tokenizer lacks a control token, or cannot keep text apart from control tokens.
+        ModelError: The tokenizer lacks a control token, cannot keep text apart from control tokens, or merges the line
+            break of a header with the text behind it.
     """
 
     def __init__(
@@ -116,9 +120,8 @@ class ChatMLEncoder:
         self.im_start_id, self.im_end_id, self.think_id, self.think_end_id = (ids[name] for name in CONTROL_TOKENS)
         self.eos_id: int | None = tokenizer.eos_token_id
         self.stop_ids = frozenset({self.im_end_id} if self.eos_id is None else {self.im_end_id, self.eos_id})
-        roles = ("system", "user", "assistant")
-        headers = self.text.encode([f"{role}\n" for role in roles], after_control=True)
-        self._header = {role: [self.im_start_id, *text] for role, text in zip(roles, headers, strict=True)}
+        self._headers = read_headers(self.text)
+        self._header = {role: [self.im_start_id, *text] for role, text in self._headers.ids.items()}
         self._newline = self.text.encode(["\n"], after_control=True)[0]
 
     def encode(self, conversation: Conversation) -> Encoded:
@@ -134,7 +137,7 @@ class ChatMLEncoder:
             Encoded(input_ids=[1, user, \n, hi, 2, \n, 1, assistant, \n, yo, 2, \n], trained=[(9, 11)])
 
         Raises:
-            ModelError: The tokenizer turned text into a control token.
+            ModelError: The tokenizer turned text into a control token, or merged it with a header.
         """
         return self._encode_pieces([self._render(conversation.messages) for conversation in conversations])
 
@@ -162,10 +165,11 @@ class ChatMLEncoder:
         turn, reasoning = list(ids[:stop]), None
         if turn[:1] == [self.think_id]:
             end = turn.index(self.think_end_id) if self.think_end_id in turn else len(turn)
-            reasoning = self.text.decode(turn[1:end], after_control=True).removeprefix("\n").removesuffix("\n")
-            content = self.text.decode(turn[end + 1 :], after_control=True).removeprefix("\n\n")
+            before, behind = self._headers.around_reasoning
+            reasoning = self.text.decode(turn[1:end], after_control=True).removeprefix(before).removesuffix(behind)
+            content = self.text.decode(turn[end + 1 :], after_control=True).removeprefix(self._headers.before_content)
         else:
-            content = self.text.decode(turn)
+            content = self.text.decode(turn).removeprefix(self._headers.before_answer)
         return Answer(content, reasoning, ended=stop is not None)
 
     def message_ends(self, input_ids: Sequence[int]) -> list[int]:
@@ -187,9 +191,15 @@ class ChatMLEncoder:
                     _Piece(True, None, f"\n\n{message.content}", after_control=True),
                 ]
             else:
-                pieces.append(_Piece(by_model, None, message.content))
+                pieces.append(self._content(message, by_model))
             pieces += [_Piece(ends_turn, [self.im_end_id]), _Piece(False, self._newline)]
         return pieces
+
+    def _content(self, message: Message, trained: bool) -> _Piece:
+        if not self._headers.in_one_piece:
+            return _Piece(trained, None, message.content)
+        text = f"{message.role}\n{message.content}"
+        return _Piece(trained, None, text, after_control=True, header=self._headers.ids[message.role])
 
     def _encode_pieces(self, rendered: Sequence[list[_Piece]]) -> list[Encoded]:
         encoded = {
@@ -207,9 +217,15 @@ class ChatMLEncoder:
             for after_control in (False, True)
         }
         return [
-            _join([(p.trained, next(encoded[p.after_control]) if p.ids is None else p.ids) for p in pieces])
+            _join(
+                [(p.trained, _own_ids(p, next(encoded[p.after_control])) if p.ids is None else p.ids) for p in pieces]
+            )
             for pieces in rendered
         ]
+
+
+def _own_ids(piece: _Piece, encoded: list[int]) -> list[int]:
+    return encoded if piece.header is None else behind_header(encoded, piece.header, piece.text)
 
 
 def _join(parts: Iterable[tuple[bool, list[int]]]) -> Encoded:

@@ -90,7 +90,8 @@ def tokenize_mixture(
         out: Folder; until all is well nothing is in it.
 
     Raises:
-        ModelError: The tokenizer lacks a control token, or cannot keep text apart from control tokens.
+        ModelError: The tokenizer lacks a control token, cannot keep text apart from control tokens, or merges the line
+            break of a header with the text behind it. Training has not begun then.
         DataError: No conversation to train on is left.
     """
     encoder = ChatMLEncoder(tokenizer, section.train_on, section.reasoning)

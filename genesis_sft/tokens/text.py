@@ -119,6 +119,10 @@ class TextTokenizer:
             after_added = is_added
         return "".join(parts)
 
+    def vocabulary(self) -> list[str]:
+        """Return the pieces that text may become, spaces in them as the tokenizer writes them."""
+        return list(self._inside.get_vocab(with_added_tokens=False))
+
     def _try_hostile_texts(self) -> None:
         names = list(self.added.values())
         texts = [

@@ -8,9 +8,10 @@ text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
+from typing import TypeVar
 
 import torch
 
@@ -19,8 +20,9 @@ from genesis_sft.checkpoint.diagnosis.cost import Margin, ProbeText, margin, tok
 from genesis_sft.checkpoint.diagnosis.predictions import look_at_predictions
 from genesis_sft.checkpoint.llama.conventions import Conventions, Head, describe
 from genesis_sft.checkpoint.llama.stored import StoredLlama
-from genesis_sft.console import Progress, progress
+from genesis_sft.console import progress
 
+T = TypeVar("T")
 MOST_ROUNDS = 6
 SHORT_TOKENS = 128
 """Every candidate is tried on this many tokens; one that is ``HOPELESS_NATS`` dearer there is tried no further."""
@@ -90,7 +92,7 @@ class Search:
     """What a search found.
 
     Attributes:
-        stated: Where it started.
+        stated: Where it started; what nobody stated, as chosen.
         chosen: Where it ended: no single change of it is clearly better.
         nats_stated: Cost of the probe text as stated, nats per token.
         nats_chosen: The same as chosen.
@@ -146,43 +148,45 @@ def search(
         fixed: Conventions that are not to be changed.
         joint: Whether pairs of changes are tried at all.
     """
-    with progress("trying conventions", 60, "candidates") as bar:
-        costs = _Costs(stored, bar)
-        has_bos = probes.first.bos_id is not None
+    costs = _Costs(stored)
+    has_bos = probes.first.bos_id is not None
 
-        def options(current: Conventions) -> list[Change]:
-            found = changes(stored, current, has_bos=has_bos)
-            return [change for change in found if not set(change) & set(fixed)]
+    def options(current: Conventions) -> list[Change]:
+        found = changes(stored, current, has_bos=has_bos)
+        return [change for change in found if not set(change) & set(fixed)]
 
-        chosen = _descend(costs, stated, probes, options)
-        is_explained = costs.mean(chosen, probes.first) < 0.8 * unigram
-        if joint and not is_explained and costs.depend_on_context((chosen, stated), probes):
-            for start in dict.fromkeys((chosen, stated)):
-                better = _best_pair(costs, start, probes.first, options(start))
-                if margin(costs(chosen, probes.first), costs(better, probes.first)).is_clear:
-                    chosen = _descend(costs, better, probes, options)
-        chosen = _take_back(costs, stated, chosen, probes)
-        ranking = [_try(costs, chosen, change, probes, unknown) for change in options(chosen)]
-        changed = [_tried(costs, chosen, change, probes.decisive(change)) for change in _differences(chosen, stated)]
-        return Search(
-            stated=stated,
-            chosen=chosen,
-            nats_stated=costs.mean(stated, probes.long),
-            nats_chosen=costs.mean(chosen, probes.long),
-            margin=margin(costs(stated, probes.long), costs(chosen, probes.long)),
-            unigram=unigram,
-            changed=tuple(sorted(changed, key=lambda tried: -tried.margin.nats)),
-            ranking=tuple(sorted(ranking, key=lambda tried: tried.margin.nats)),
-            num_tokens=probes.long.num_tokens,
-            longest_window=max(map(len, probes.long.windows)),
-        )
+    chosen = _descend(costs, stated, probes, options)
+    is_explained = costs.mean(chosen, probes.first) < 0.8 * unigram
+    if joint and not is_explained and costs.depend_on_context((chosen, stated), probes):
+        for start in dict.fromkeys((chosen, stated)):
+            better = _best_pair(costs, start, probes.first, options(start))
+            if margin(costs(chosen, probes.first), costs(better, probes.first)).is_clear:
+                chosen = _descend(costs, better, probes, options)
+    chosen = _take_back(costs, stated, chosen, probes)
+    # what nobody stated cannot have been stated wrongly
+    stated = replace(stated, **{name: getattr(chosen, name) for name in unknown})
+    around = _with_progress("ranking", options(chosen))
+    ranking = [_try(costs, chosen, change, probes, unknown) for change in around]
+    changed = [_tried(costs, chosen, change, probes.decisive(change)) for change in _differences(chosen, stated)]
+    return Search(
+        stated=stated,
+        chosen=chosen,
+        nats_stated=costs.mean(stated, probes.long),
+        nats_chosen=costs.mean(chosen, probes.long),
+        margin=margin(costs(stated, probes.long), costs(chosen, probes.long)),
+        unigram=unigram,
+        changed=tuple(sorted(changed, key=lambda tried: -tried.margin.nats)),
+        ranking=tuple(sorted(ranking, key=lambda tried: tried.margin.nats)),
+        num_tokens=probes.long.num_tokens,
+        longest_window=max(map(len, probes.long.windows)),
+    )
 
 
 class _Costs:
     """Costs of conventions on a text, computed once each."""
 
-    def __init__(self, stored: StoredLlama, bar: Progress) -> None:
-        self._stored, self._bar = stored, bar
+    def __init__(self, stored: StoredLlama) -> None:
+        self._stored = stored
         self._short: dict[int, ProbeText] = {}
         self._known: dict[tuple[Conventions, int], torch.Tensor] = {}
 
@@ -190,7 +194,6 @@ class _Costs:
         key = (conventions, id(text))
         if key not in self._known:
             self._known[key] = token_costs(self._stored, conventions, text)
-            self._bar.advance()
         return self._known[key]
 
     def short(self, text: ProbeText) -> ProbeText:
@@ -227,11 +230,13 @@ def _descend(
 ) -> Conventions:
     """Make the best single change while one is clearly better; which is best, the long windows say.
 
-    In short ones a wrong RoPE layout makes up for a part of what a wrong theta costs. Of changes that cannot be told from the best one, the first is made: ``changes`` yields the likelier fault first.
+    In short ones a wrong RoPE layout makes up for a part of what a wrong theta costs. Of changes that cannot be told
+    from the best one, the first is made: ``changes`` yields the likelier fault first.
     """
     current = start
     for _ in range(MOST_ROUNDS):
-        better = [apply(current, change) for change in options(current) if _is_better(costs, current, change, probes)]
+        tried = _with_progress("trying other readings", options(current))
+        better = [apply(current, change) for change in tried if _is_better(costs, current, change, probes)]
         if not better:
             break
         best = min(better, key=lambda one: costs.mean(one, probes.long))
@@ -261,7 +266,8 @@ def _best_pair(costs: _Costs, start: Conventions, text: ProbeText, options: list
     pairs = [
         apply(apply(start, one), other) for one, other in combinations(options, 2) if set(one).isdisjoint(set(other))
     ]
-    ranked = sorted(dict.fromkeys(pairs), key=lambda pair: costs.mean(pair, short))
+    cost = {pair: costs.mean(pair, short) for pair in _with_progress("trying pairs", list(dict.fromkeys(pairs)))}
+    ranked = sorted(cost, key=lambda pair: cost[pair])
     return min(ranked[:3] or [start], key=lambda pair: costs.mean(pair, text))
 
 
@@ -296,6 +302,14 @@ def _differences(one: Conventions, other: Conventions) -> list[Change]:
     heads = [name for name in names if name in ("num_heads", "num_kv_heads")]
     single: list[Change] = [{name: getattr(other, name)} for name in names if name not in heads]
     return ([{name: getattr(other, name) for name in heads}] if heads else []) + single
+
+
+def _with_progress(label: str, candidates: Sequence[T]) -> Iterator[T]:
+    """Yield candidates under a progress bar."""
+    with progress(label, len(candidates), "readings") as bar:
+        for candidate in candidates:
+            yield candidate
+            bar.advance()
 
 
 def _first_tokens(windows: tuple[tuple[int, ...], ...], num_tokens: int) -> tuple[tuple[int, ...], ...]:

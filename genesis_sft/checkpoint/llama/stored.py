@@ -77,7 +77,8 @@ class StoredLlama:
             tensor = tensor if dtype is None else tensor.to(dtype)
         expected = expected_shape(slot, self.sizes)
         lies_other_way = tuple(tensor.shape) != expected
-        return tensor.T if lies_other_way or slot.role in conventions.transposed else tensor
+        is_transposed = lies_other_way or slot.role in conventions.transposed
+        return tensor.T if is_transposed and not slot.bias else tensor
 
     def _read(self, name: str) -> torch.Tensor:
         if name in self._kept:
