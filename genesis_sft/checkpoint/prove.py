@@ -69,6 +69,7 @@ def write_proven(
     """
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
+        _remove_left_over(out)
         partial.mkdir(parents=True)
         verification = _write_and_prove(
             opened, conventions, found, section, partial, dtype=dtype, own_texts=own_texts, corrected=corrected
@@ -99,6 +100,25 @@ def refuse_existing(out: Path) -> None:
         raise RunDirError(
             f"expected nothing at {out}, where the folder is to be; something is there", hint="Name another."
         )
+
+
+def _remove_left_over(out: Path) -> None:
+    """Remove what killed runs have left beside the folder; what a living process writes stays."""
+    begin = f".{out.name}.partial-"
+    for left_over in out.parent.iterdir() if out.parent.is_dir() else ():
+        pid = left_over.name.removeprefix(begin)
+        if left_over.name.startswith(begin) and pid.isdigit() and not _is_alive(int(pid)):
+            shutil.rmtree(left_over)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _write_and_prove(
