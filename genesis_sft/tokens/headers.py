@@ -22,7 +22,8 @@ from genesis_sft.tokens.text import TextTokenizer
 
 # What a tokenizer may take a line break for: nothing, a space, a character that it does not know.
 _TAKEN_FOR = ("", " ", "\U0010fffd")
-_CONTENTS = ("why", "The", "a", "7", "(", "'", "#", "é", "你", "😀", "\u0301a", "\u200ba", " a", "  a", "\na", "\ta", "▁a")
+_CONTENTS = ("why", "The", "a", "7", "(", "'", "#", "é", "你", "😀", "\u0301a", "\u200ba", "▁a", " a", "  a", "\na",
+             "\ta")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

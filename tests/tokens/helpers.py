@@ -2,7 +2,7 @@
 
 import copy
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from genesis_sft.conversations.conversation import Conversation, Message
@@ -52,6 +52,13 @@ def metaspace(tokenizer, scheme):
     return change(
         tokenizer, normalizer=normalizers.Sequence([]), pre_tokenizer=pre_tokenizers.Metaspace(prepend_scheme=scheme)
     )
+
+
+def losing_line_breaks(tokenizer):
+    """Like SentencePiece's default: white space becomes one ▁ that belongs to the word behind it; none at the end."""
+    steps = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(left=False), normalizers.Replace(" ", "▁")]
+    words = pre_tokenizers.Split("▁", "merged_with_next")
+    return change(tokenizer, normalizer=normalizers.Sequence(steps), pre_tokenizer=words)
 
 
 def unigram():

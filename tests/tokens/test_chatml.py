@@ -1,12 +1,15 @@
 """Masks token by token, on a byte-level and a SentencePiece-like tokenizer; the expected lists are written by hand."""
 
+import copy
+
 import pytest
+from tokenizers import pre_tokenizers
 
 from genesis_sft.conversations.conversation import Message
 from genesis_sft.conversations.faults import BadRow
 from genesis_sft.errors import ModelError
 from genesis_sft.tokens.chatml import Answer, ChatMLEncoder
-from tests.tokens.helpers import CONTROL, marked, talk, with_control_tokens
+from tests.tokens.helpers import CONTROL, losing_line_breaks, marked, talk, with_control_tokens
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +20,11 @@ def byte_level(tiny_tokenizer):
 @pytest.fixture(scope="module")
 def sentencepiece(tiny_sentencepiece_tokenizer):
     return with_control_tokens(tiny_sentencepiece_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def no_breaks(sentencepiece):
+    return losing_line_breaks(sentencepiece)
 
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -51,6 +59,35 @@ def test_multi_turn_on_the_sentencepiece_like_tokenizer_has_no_stray_spaces(sent
         *SP_USER, "7", END, "\n",
         *SP_ASSISTANT, "+y", "+es", f"+{END}", "\n",
     ]  # fmt: skip
+
+
+def test_a_line_break_that_becomes_a_space_belongs_to_the_content_behind_it(no_breaks):
+    encoded = ChatMLEncoder(no_breaks).encode(talk("why", "no hat", "7", "yes", system="no"))
+    user, assistant = SP_USER[:-1], SP_ASSISTANT[:-1]
+    assert marked(no_breaks, encoded) == [
+        START, "system", "▁", "no", END,
+        *user, "▁", "w", "h", "y", END,
+        *assistant, "+▁", "+no", "+▁hat", f"+{END}",
+        *user, "▁", "7", END,
+        *assistant, "+▁", "+y", "+es", f"+{END}",
+    ]  # fmt: skip
+    # positions counted along the lists above
+    assert encoded.trained == [(19, 23), (35, 39)]
+    encoded = ChatMLEncoder(no_breaks, train_on=("assistant",)).encode(talk("7", ("be", "no")))
+    assert marked(no_breaks, encoded) == [
+        *user, "▁", "7", END, *assistant, "<think>", "+▁b", "+e", "</think>", "+▁", "+no", END,
+    ]  # fmt: skip
+
+
+def test_without_line_breaks_a_prompt_ends_where_the_answer_begins(no_breaks):
+    encoder = ChatMLEncoder(no_breaks)
+    conversation = talk("7", ("be", "no"), "why", "yes", system="no")
+    whole = encoder.encode(conversation)
+    prompt = encoder.encode_prompt(conversation.messages[:-1])
+    assert prompt == whole.input_ids[: whole.trained[-1][0]]
+    assert no_breaks.convert_ids_to_tokens(prompt)[-5:] == SP_ASSISTANT[1:-1]
+    shorter = encoder.encode(talk("7", ("be", "no"), system="no")).input_ids
+    assert whole.input_ids[: encoder.message_ends(whole.input_ids)[2]] == shorter
 
 
 def test_assistant_only_masks_every_control_token(byte_level, sentencepiece):
@@ -105,6 +142,19 @@ def test_a_prompt_is_the_conversation_up_to_the_answer(byte_level):
         encoder.encode_prompt((*messages, Message("assistant", "a")))
 
 
+def test_without_line_breaks_an_answer_is_read_back_without_the_spaces_that_stand_for_them(no_breaks):
+    encoder = ChatMLEncoder(no_breaks)
+    for reasoning, content in [(None, "no hat"), ("be so", "no <think> hat"), (None, "<think>no</think>")]:
+        encoded = encoder.encode(talk("7", (reasoning, content)))
+        generated = encoded.input_ids[encoded.trained[0][0] :]
+        assert encoder.parse_answer(generated) == Answer(content, reasoning, ended=True)
+        assert encoder.parse_answer(generated[:-1]) == Answer(content, reasoning, ended=False)
+    ids = encoder.encode(talk("why", "no hat")).input_ids
+    assert encoder.decode(ids, show_special=True) == (
+        "<|im_start|>user why<|im_end|><|im_start|>assistant no hat<|im_end|>"
+    )
+
+
 @pytest.mark.parametrize("name", ["byte_level", "sentencepiece"])
 def test_an_answer_is_read_back_as_reasoning_and_content(name, request):
     tokenizer = request.getfixturevalue(name)
@@ -147,3 +197,22 @@ def test_a_tokenizer_without_the_control_tokens_is_refused(tiny_tokenizer):
     assert str(caught.value) == (
         f"expected a tokenizer with the added tokens {', '.join(CONTROL)}; found none named {', '.join(CONTROL)}"
     )
+
+
+def test_a_header_that_merges_with_the_content_is_refused_with_what_to_do(no_breaks):
+    # without words of their own, the pieces of a text reach over its spaces: "user ass" becomes us er▁ass
+    merging = copy.deepcopy(no_breaks)
+    merging.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([])
+    with pytest.raises(ModelError, match=r"turns the line break into what merges with the text behind it") as caught:
+        ChatMLEncoder(merging)
+    assert "tokenizer.add_tokens" in caught.value.hint
+
+
+def test_a_merge_that_no_trial_met_is_refused_when_it_happens(no_breaks, monkeypatch):
+    merging = copy.deepcopy(no_breaks)
+    merging.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([])
+    monkeypatch.setattr("genesis_sft.tokens.headers._merging", lambda text, role: [])
+    monkeypatch.setattr("genesis_sft.tokens.headers._CONTENTS", ())
+    encoder = ChatMLEncoder(merging)
+    with pytest.raises(ModelError, match=r"'user\\nassist' begins with"):
+        encoder.encode(talk("assist", "no"))
