@@ -42,7 +42,7 @@ _REFUSAL_HINT = (
     "genesis-sft base diagnose shows what was tried, and can write a corrected folder. base.verify: warn goes on "
     "regardless."
 )
-_PROBE_TOKENS = 256  # for each other reading of the tensors: enough for a gross fault, in a fraction of a minute
+_PROBE_TOKENS = 384  # for each other reading of the tensors: enough for a gross fault, in a fraction of a minute
 
 
 @dataclass(frozen=True)

@@ -169,10 +169,10 @@ def _heads(said: Mapping[str, Any], head_size: int | None, sizes: Sizes) -> tupl
     size = sizes.q_width // num_heads
     num_kv_heads = said.get("num_kv_heads") or sizes.kv_width // max(1, size)
     fits = (sizes.q_width, sizes.kv_width) == (num_heads * size, num_kv_heads * size)
-    if not fits or size % 2 or num_heads % num_kv_heads:
+    if not fits or size % 2 or num_heads % num_kv_heads or sizes.hidden_size % num_heads:
         raise ModelError(
             f"{num_heads} query heads and {num_kv_heads} key-value heads do not fit the stored widths: "
-            f"query {sizes.q_width}, key and value {sizes.kv_width}",
+            f"query {sizes.q_width}, key and value {sizes.kv_width}, hidden {sizes.hidden_size}",
             hint=f"These fit: {', '.join(f'{q} and {kv}' for q, kv in head_counts(sizes)) or 'none'}.",
         )
     return num_heads, num_kv_heads

@@ -52,6 +52,7 @@ def head_counts(sizes: Sizes) -> list[tuple[int, int]]:
         if sizes.q_width % size == 0
         and sizes.kv_width % size == 0
         and (sizes.q_width // size) % (sizes.kv_width // size) == 0
+        and sizes.hidden_size % (sizes.q_width // size) == 0  # transformers has no other Llama
     ]
 
 

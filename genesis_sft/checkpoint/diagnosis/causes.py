@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from genesis_sft.checkpoint.diagnosis.candidates import Change
 from genesis_sft.checkpoint.llama.conventions import Conventions, describe
+from genesis_sft.checkpoint.llama.stored import StoredLlama
 
 
 def name_cause(change_back: Change, chosen: Conventions) -> str:
@@ -56,6 +59,15 @@ def name_cause(change_back: Change, chosen: Conventions) -> str:
             return f"the tokenizer's space before a text: the model was trained {'with' if wanted else 'without'} it"
     name, value = next(iter(right.items()))
     return f"fused query, key and value: {describe(name, value)}, not {describe(name, change_back[name])}"
+
+
+def name_weights_that_are_no_numbers(stored: StoredLlama) -> str | None:
+    """Return which tensor holds infinities or NaN, in one clause; None if none does."""
+    for name in sorted(stored.names.slots.values()):
+        bad = int((~torch.isfinite(stored.source.read(name))).sum())
+        if bad:
+            return f"the weights are no numbers: {name} holds {bad:,} infinities or NaN; take an earlier checkpoint"
+    return None
 
 
 def _row(offset: int) -> str:

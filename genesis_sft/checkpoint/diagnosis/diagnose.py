@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from genesis_sft.checkpoint.diagnosis.causes import name_cause
+from genesis_sft.checkpoint.diagnosis.causes import name_cause, name_weights_that_are_no_numbers
 from genesis_sft.checkpoint.diagnosis.cost import ProbeText, probe_text
 from genesis_sft.checkpoint.diagnosis.predictions import Predictions, look_at_predictions
 from genesis_sft.checkpoint.diagnosis.search import Probes, Search, search
@@ -166,7 +166,11 @@ def diagnose(
     predictions = None
     if verdict in REFUSED:  # then what the search prefers means nothing
         predictions = look_at_predictions(opened.stored, opened.stated, probe)
-        causes = [predictions.likely_cause]
+        causes = [
+            name_weights_that_are_no_numbers(opened.stored)
+            or _too_short(opened.unknown, found)
+            or predictions.likely_cause
+        ]
     else:
         causes = [
             name_cause(tried.change, found.chosen)
@@ -182,6 +186,13 @@ def diagnose(
         verdict=verdict,
         predictions=predictions,
     )
+
+
+def _too_short(unknown: Collection[str], found: Search) -> str | None:
+    """Return what keeps the text from telling what nobody states: too few tokens for any margin to be clear."""
+    if not unknown or math.isfinite(found.margin.standard_error):
+        return None
+    return f"the text is too short ({found.num_tokens} tokens) to find what nobody states: {', '.join(sorted(unknown))}"
 
 
 def conventions_to_json(conventions: Conventions) -> dict[str, Any]:

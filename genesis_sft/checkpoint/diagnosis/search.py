@@ -8,6 +8,7 @@ text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
@@ -155,6 +156,8 @@ def search(
         found = changes(stored, current, has_bos=has_bos)
         return [change for change in found if not set(change) & set(fixed)]
 
+    is_text_predicted = costs.mean(stated, costs.short(probes.first)) < 0.8 * unigram
+    costs.are_flat = not is_text_predicted and not costs.depend_on_context((stated,), probes)
     chosen = _descend(costs, stated, probes, options)
     is_explained = costs.mean(chosen, probes.first) < 0.8 * unigram
     if joint and not is_explained and costs.depend_on_context((chosen, stated), probes):
@@ -183,9 +186,15 @@ def search(
 
 
 class _Costs:
-    """Costs of conventions on a text, computed once each."""
+    """Costs of conventions on a text, computed once each.
+
+    Attributes:
+        are_flat: The model predicts about the same whatever the context. Most likely it is untrained or lost, and no
+            reading of it is worth more than the first tokens, unless it is far better there.
+    """
 
     def __init__(self, stored: StoredLlama) -> None:
+        self.are_flat = False
         self._stored = stored
         self._short: dict[int, ProbeText] = {}
         self._known: dict[tuple[Conventions, int], torch.Tensor] = {}
@@ -217,9 +226,10 @@ class _Costs:
         return any(not look_at_predictions(self._stored, one, text).ignore_context for one in readings)
 
     def is_hopeless(self, other: Conventions, current: Conventions, text: ProbeText) -> bool:
-        """Whether a few tokens are enough to see that a candidate is dearer."""
+        """Whether a few tokens are enough to see that a candidate is no better."""
         short = self.short(text)
-        return self.mean(other, short) - self.mean(current, short) > HOPELESS_NATS
+        dearer = self.mean(other, short) - self.mean(current, short)
+        return dearer > (-HOPELESS_NATS if self.are_flat else HOPELESS_NATS)
 
     def mean(self, conventions: Conventions, text: ProbeText) -> float:
         return float(self(conventions, text).mean())
@@ -255,7 +265,8 @@ def _is_better(costs: _Costs, current: Conventions, change: Change, probes: Prob
         gain = margin(costs(current, text), costs(other, text))
         if gain.is_clear and gain.nats > least:
             return True
-        if gain.nats < gain.standard_error and not set(change) & set(FINE):
+        error = gain.standard_error if math.isfinite(gain.standard_error) else 0.0  # a few tokens leave all open
+        if gain.nats < error and not set(change) & set(FINE):
             return False
     return False
 
