@@ -20,7 +20,7 @@ quickstart: install  ## take a real base model to a chat model, with its before 
 	@$(BIN)/genesis-sft run recipes/quickstart.yaml
 
 test: install    ## run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-all: install  ## the suite, and the shipped recipe on the real model, killed in every stage (about 40 minutes)
 	$(BIN)/python -m pytest --real-model
@@ -30,7 +30,7 @@ check: install   ## format, lint, types, import order, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 format: install  ## put the code into the project's format
 	$(BIN)/ruff format .

@@ -36,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:  # a file's tests run in one worker, as do all that need the trained tiny Genesis
+        needs_genesis = "tiny_genesis" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("genesis" if needs_genesis else str(item.path)))
     if not config.getoption("--real-model"):
         for item in items:
             if item.get_closest_marker("real_recipe"):

@@ -10,8 +10,9 @@ from typing import Any
 
 from genesis_sft.checkpoint.diagnosis.causes import name_cause, name_weights_that_are_no_numbers
 from genesis_sft.checkpoint.diagnosis.cost import ProbeText, probe_text
+from genesis_sft.checkpoint.diagnosis.findings import Probes, Search
 from genesis_sft.checkpoint.diagnosis.predictions import Predictions, look_at_predictions
-from genesis_sft.checkpoint.diagnosis.search import Probes, Search, search
+from genesis_sft.checkpoint.diagnosis.search import search
 from genesis_sft.checkpoint.llama.conventions import Conventions, describe
 from genesis_sft.checkpoint.opened import OpenedLlama
 from genesis_sft.checkpoint.plausibility import REFUSED, Verdict, entropy, judge

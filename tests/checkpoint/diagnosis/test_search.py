@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from genesis_sft.checkpoint.diagnosis.candidates import apply, changes, head_counts
 from genesis_sft.checkpoint.diagnosis.cost import Margin, ProbeText
 from genesis_sft.checkpoint.diagnosis.diagnose import diagnose
-from genesis_sft.checkpoint.diagnosis.search import Probes, Search, Tried, search
+from genesis_sft.checkpoint.diagnosis.findings import Probes, Search, Tried
+from genesis_sft.checkpoint.diagnosis.search import search
 from genesis_sft.checkpoint.llama.conventions import Conventions
 from genesis_sft.checkpoint.opened import open_checkpoint
 from tests.checkpoint.genesis.sections import section_of
