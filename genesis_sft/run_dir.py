@@ -21,6 +21,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -98,7 +99,7 @@ class RunDir:
             return StageStatus(spec.name, done=True, why="done")
         if self._is_finished(self._replaced(spec), spec.key):
             return StageStatus(spec.name, done=True, why="done earlier, will be taken back from replaced/")
-        if spec.resumable and self._partial(spec).is_dir():
+        if spec.resumable and self._partial(spec).is_dir() and any(self._partial(spec).iterdir()):
             return StageStatus(spec.name, done=False, why="was interrupted, goes on from its last checkpoint")
         manifest = read_manifest(self.folder(spec.name))
         if manifest is None:
@@ -235,7 +236,16 @@ def canonical_json(value: Any) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically: after a crash the file is the old one or the new one, never a part."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """Return plain values with null in place of NaN and infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from genesis_sft.checkpoint.diagnosis.diagnose import Diagnosis, diagnose
 from genesis_sft.checkpoint.llama.conventions import Conventions, describe
-from genesis_sft.checkpoint.opened import OpenedLlama, describe_source, open_checkpoint, open_model
+from genesis_sft.checkpoint.opened import MUST_BE_KNOWN, OpenedLlama, describe_source, open_checkpoint, open_model
 from genesis_sft.checkpoint.origin import read_base
-from genesis_sft.checkpoint.plausibility import sample_passages
 from genesis_sft.checkpoint.prove import Converted, Dtype, refuse_existing, write_proven
 from genesis_sft.checkpoint.tensors.kinds import is_checkpoint
 from genesis_sft.checkpoint.verify import read_texts
@@ -45,7 +44,7 @@ def convert(section: BaseSection, out: Path, *, dtype: Dtype = "stored", correct
     say(describe_source(opened.stored.source))
     say(opened.names)
     own = read_texts(section.text)
-    found = diagnose(opened, own or sample_passages())
+    found = diagnose(opened, own)
     conventions = settle(found, opened, correct=correct, stop=section.verify == "stop")
     return write_proven(opened, conventions, found, section, out, dtype=dtype, own_texts=own, corrected=correct)
 
@@ -68,7 +67,7 @@ def diagnose_and_mend(
         refuse_existing(write)
     opened = open_any(section)
     own = read_texts(section.text)
-    found = diagnose(opened, own or sample_passages())
+    found = diagnose(opened, own)
     if show is not None:
         show(found.table())
     if write is not None:
@@ -98,7 +97,7 @@ def resolve(opened: OpenedLlama, section: BaseSection) -> Conventions:
     """Return the conventions of a checkpoint as stated; those that nobody states are found by trying."""
     if not opened.unknown:
         return opened.stated
-    found = diagnose(opened, read_texts(section.text) or sample_passages())
+    found = diagnose(opened, read_texts(section.text))
     return settle(found, opened, correct=False, stop=False)
 
 
@@ -128,11 +127,13 @@ def settle(found: Diagnosis, opened: OpenedLlama, *, correct: bool, stop: bool) 
         named = ", ".join(found.untold)
         raise CheckFailed(
             f"nobody states {named}, and this text cannot tell: other values are not clearly worse",
-            hint="State it (--config FILE, --rope-theta, --norm-eps, --num-heads ...), or give long text with --text.",
+            hint="State it (--config FILE, --rope-theta, --norm-eps, --num-heads, --context ...), or give more and "
+            "longer text with --text.",
         )
     if correct:
         return found.conventions
     chosen = {name: getattr(found.conventions, name) for name in found.unknown}
     for name in sorted(chosen):
-        say(f"found by trying: {describe(name, chosen[name])}")
+        if name in MUST_BE_KNOWN or chosen[name] != getattr(opened.stated, name):
+            say(f"found by trying: {describe(name, chosen[name])}")
     return replace(opened.stated, **chosen)

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 DEFAULT_CONTEXT = 2048
 _USUAL_HEAD_SIZE = 128
 _META_NAMES = ("wq", "wk", "tok_embeddings", "feed_forward")
-_MUST_BE_KNOWN = ("num_heads", "num_kv_heads", "rope_layout", "rope_theta", "norm_eps")
+MUST_BE_KNOWN = ("num_heads", "num_kv_heads", "rope_layout", "rope_theta", "norm_eps")
+"""Conventions without which nothing is written: a usual value of the others, or what the tokenizer and the tensors
+themselves suggest, is right more often than not, and the search changes it where it is not."""
+
+_MAY_BE_ASSUMED = ("bos", "tied", "embedding_scale")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class OpenedLlama:
         stored: The tensors by role.
         tokenizer: As it lies there.
         stated: The conventions; what nobody stated is the most usual value.
-        unknown: The fields of ``stated`` that nobody stated and that decide what the model computes.
+        unknown: The fields of ``stated`` that nobody stated.
         context: Longest sequence in training, tokens; None if nobody says.
         faults: What the shapes alone show to be wrong, in words; already mended in ``stored``.
         names: The table of names, for the terminal; "" for a Hugging Face model.
@@ -70,8 +74,8 @@ def open_checkpoint(section: BaseSection) -> OpenedLlama:
         CheckFailed: Its tensors contradict each other.
     """
     path = Path(section.model)
-    tokenizer_file = find_tokenizer(section.tokenizer, path)
     source = open_tensors(path)
+    tokenizer_file = find_tokenizer(section.tokenizer, path)
     shapes = {name: tensor.shape for name, tensor in source.tensors.items()}
     rules = read_name_rules(Path(section.names)) if section.names else None
     names, faults = correct_by_shape(map_names(shapes, rules, section.root), shapes)
@@ -93,7 +97,8 @@ def open_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Op
     """
     config = model.config
     rope = getattr(config, "rope_parameters", None) or {}
-    if config.model_type != "llama" or rope.get("rope_type", "default") != "default":
+    is_plain = config.model_type == "llama" and rope.get("rope_type", "default") == "default"
+    if not is_plain or config.hidden_act not in ("silu", "swish"):
         return None
     is_tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not (is_tied and "lm_head" in name)}
@@ -136,7 +141,8 @@ def _state(
     given = section.conventions.model_dump() | {}
     said = {name: value for name in given if (value := _first(given[name], getattr(settings, name, None))) is not None}
     num_heads, num_kv_heads = _heads(said, settings.head_dim, stored.sizes)
-    unknown = {name for name in _MUST_BE_KNOWN if name not in said}
+    unknown = {name for name in (*MUST_BE_KNOWN, *_MAY_BE_ASSUMED) if name not in said}
+    unknown = {"head" if name == "tied" else name for name in unknown}
     if num_heads is not None:
         unknown -= {"num_heads", "num_kv_heads"}
     else:
@@ -222,7 +228,7 @@ def _refuse_other_sizes(settings: StatedSettings, sizes: Sizes, config: str | No
 def describe_source(source: TensorSource) -> str:
     """Return one line on where the tensors come from and what was left alone."""
     total = sum(_num_bytes(tensor) for tensor in source.tensors.values())
-    left = "".join(f"; left out: {count:,} {what}" for what, count in source.left_out.items())
+    left = "".join(f"; left out: {count:,} entries ({what})" for what, count in source.left_out.items())
     return f"{source.kind} {source.path.name}: {len(source.tensors)} tensors, {total / 1e9:.2f} GB{left}"
 
 

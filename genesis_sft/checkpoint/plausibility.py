@@ -46,7 +46,8 @@ REFUSED: frozenset[Verdict] = frozenset(
     ("no better than word frequencies", "worse than guessing: the export is broken")
 )
 _CLEARLY_BELOW = 0.8
-MOST_TOKENS = 8192
+MOST_TOKENS, FEWEST_TOKENS = 8192, 256
+"""Of a user's text. The entropy of the few token frequencies of a shorter one is far too low a yardstick."""
 _LONGEST_WINDOW = 1024  # tokens in one forward pass; bounds memory, the passages are shorter with usual tokenizers
 
 
@@ -123,6 +124,11 @@ def measure(
             counts.update(ids[1:])
         sums[name] = (nats, predicted)
     total = sum(predicted for _, predicted in sums.values())
+    if total < FEWEST_TOKENS:
+        raise ModelError(
+            f"expected text of at least {FEWEST_TOKENS} tokens to measure on; found {total}",
+            hint="Give more text (--text FILE, or base.text): a page or two of the pretraining's own kind.",
+        )
     return Measurement(
         passages=tuple(PassageLoss(name, count, nats / count) for name, (nats, count) in sums.items()),
         nats_per_token=sum(nats for nats, _ in sums.values()) / total,

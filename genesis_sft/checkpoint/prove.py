@@ -96,7 +96,9 @@ def refuse_existing(out: Path) -> None:
     Raises:
         RunDirError: So it is.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if not out.name:
+        raise RunDirError(f"expected the name of a new folder as OUT; found {str(out)!r}")
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise RunDirError(
             f"expected nothing at {out}, where the folder is to be; something is there", hint="Name another."
         )

@@ -19,13 +19,13 @@ from genesis_sft.checkpoint.consistency import check_consistency
 from genesis_sft.checkpoint.diagnosis.diagnose import PROBE_TOKENS, Diagnosis, diagnose
 from genesis_sft.checkpoint.llama.parity import Parity
 from genesis_sft.checkpoint.opened import open_model
-from genesis_sft.checkpoint.plausibility import REFUSED, Measurement, measure, sample_passages
+from genesis_sft.checkpoint.plausibility import REFUSED, Measurement, measure
 from genesis_sft.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-OWN_TEXT, SAMPLE = (1.5, 0.5), (2.0, 1.0)
+OWN_TEXT, SAMPLE = (1.25, 0.25), (2.0, 1.0)
 """(factor, nats): a cost above factor x training loss + nats contradicts the training log. On text of the training's
 own kind a model costs about its training loss; on other text more: SmolLM2-135M costs 3.0 nats on the sample."""
 
@@ -42,6 +42,7 @@ class Verification:
         diagnosis: Whether another reading of the tensors is better; None for a model that is not Llama-style.
         parity: Against checkpoint or training code; None where neither was given.
         causes: Why the model is refused; empty if it is not.
+        own_text: Whether the text is the user's, not the sample that ships with the program.
     """
 
     measurement: Measurement
@@ -49,6 +50,7 @@ class Verification:
     diagnosis: Diagnosis | None
     parity: Parity | None
     causes: tuple[str, ...]
+    own_text: bool
 
     @property
     def is_refused(self) -> bool:
@@ -75,8 +77,8 @@ class Verification:
     def table(self) -> str:
         """Return the finding for the terminal."""
         found = self.measurement
-        lines = [f"{'refused' if self.is_refused else 'accepted'}: {found.verdict}"]
-        lines += [f"  cause: {cause}" for cause in self.causes]
+        lines = [f"refused: {self.causes[0]}" if self.causes else f"accepted: {found.verdict}"]
+        lines += [f"  also: {cause}" for cause in self.causes[1:]]
         lines += ["", "nats a token"]
         lines += [f"{part.nats_per_token:7.3f}  {part.name} ({part.num_tokens:,} tokens)" for part in found.passages]
         lines += [
@@ -85,7 +87,8 @@ class Verification:
             f"{found.uniform:7.3f}  by guessing",
         ]
         if self.training_loss is not None:
-            lines.append(f"{self.training_loss:7.3f}  in the training log")
+            allowed = highest_cost(self.training_loss, own_text=self.own_text)
+            lines.append(f"{self.training_loss:7.3f}  in the training log (up to {allowed:.2f} is in keeping with it)")
         lines += ["", f"parity {self.parity.summary()}" if self.parity else "parity: no checkpoint to compare with"]
         if self.diagnosis is None:
             lines.append("conventions: not tried (not a plain Llama)")
@@ -93,6 +96,7 @@ class Verification:
             lines.append(
                 f"conventions: none of {len(self.diagnosis.search.ranking)} other readings predicts the text better"
             )
+        if self.diagnosis is not None:
             lines += self.diagnosis.notes()
         return "\n".join(lines)
 
@@ -127,7 +131,7 @@ def verify_model(
     diagnosis = None
     if opened is not None:
         refused = measurement.verdict in REFUSED
-        diagnosis = diagnose(opened, texts or sample_passages(), joint=refused, num_tokens=num_tokens)
+        diagnosis = diagnose(opened, texts, joint=refused, num_tokens=num_tokens)
     return judge_model(measurement, training_loss, diagnosis, parity, own_text=texts is not None)
 
 
@@ -148,15 +152,18 @@ def judge_model(
         causes.append(f"{nats:.2f} nats a token, in contradiction to the training loss of {training_loss:.2f}")
     elif measurement.verdict in REFUSED:
         causes.append(f"{measurement.verdict}: {nats:.2f} nats a token")
-    return Verification(measurement, training_loss, diagnosis, parity, tuple(causes))
+    return Verification(measurement, training_loss, diagnosis, parity, tuple(causes), own_text)
 
 
 def contradicts(nats_per_token: float, training_loss: float | None, *, own_text: bool) -> bool:
     """Whether a cost and a training loss can hardly both be right."""
-    if training_loss is None:
-        return False
+    return training_loss is not None and not nats_per_token <= highest_cost(training_loss, own_text=own_text)
+
+
+def highest_cost(training_loss: float, *, own_text: bool) -> float:
+    """Return the highest cost of text, nats per token, that a training loss allows."""
     factor, more = OWN_TEXT if own_text else SAMPLE
-    return not nats_per_token <= factor * training_loss + more
+    return factor * training_loss + more
 
 
 def read_texts(files: tuple[str, ...] | list[str]) -> dict[str, str] | None:
@@ -167,6 +174,8 @@ def read_texts(files: tuple[str, ...] | list[str]) -> dict[str, str] | None:
     """
     texts: dict[str, str] = {}
     for file in files:
+        if not Path(file).is_file():
+            raise ModelError(f"expected a text file at {file}; there is none")
         try:
             with open(file, encoding="utf-8") as handle:
                 text = handle.read(_LONGEST_TEXT).strip()
@@ -174,6 +183,6 @@ def read_texts(files: tuple[str, ...] | list[str]) -> dict[str, str] | None:
             raise ModelError(f"expected a UTF-8 text file at {file}: {error}") from None
         if not text:
             raise ModelError(f"expected text in {file}; it is empty")
-        name = Path(file).stem
-        texts[name if name not in texts else f"{name} {len(texts) + 1}"] = text
+        names = (Path(file).stem, file, *(f"{file} ({number})" for number in range(2, len(files) + 2)))
+        texts[next(name for name in names if name not in texts and name != "all")] = text
     return texts or None

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from genesis_sft.cli.output import JsonOption, print_json
+from genesis_sft.console import visible
 from genesis_sft.errors import EXIT_NO, CheckFailed, InputError
 
 base_app = typer.Typer(
@@ -90,7 +91,10 @@ def convert_command(
     )  # fmt: skip
     _require_choice("--dtype", dtype, ("stored", "float32", "bfloat16", "float16"))
     if dry_run:
-        _show_plan(section, as_json)
+        from genesis_sft.checkpoint.prove import refuse_existing
+
+        refuse_existing(out)
+        _answer_refusals(lambda: _show_plan(section, as_json), as_json)
         return
     from genesis_sft.checkpoint.convert import convert
 
@@ -98,7 +102,7 @@ def convert_command(
     if as_json:
         print_json({"model": str(out), **converted.verification.to_json()})
     else:
-        print(converted.verification.table())
+        print(visible(converted.verification.table()))
         print(f"\nmodel: {out}")
 
 
@@ -141,15 +145,20 @@ def verify_command(
     )  # fmt: skip
     from genesis_sft.checkpoint.verify_folder import verify
 
-    found = verify(
-        _section(model, *((None,) * 4), text, training_loss, "stop"),
-        checkpoint=None if checkpoint is None else _section(checkpoint, *described),
-        reference=reference,
+    if checkpoint is None and any(value is not None for value in (*described[:4], *described[7:])):
+        raise InputError("options on names, config, tokenizer and conventions describe a --checkpoint; none is given")
+    found = _answer_refusals(
+        lambda: verify(
+            _section(model, *((None,) * 4), text, training_loss, "stop"),
+            checkpoint=None if checkpoint is None else _section(checkpoint, *described),
+            reference=reference,
+        ),
+        as_json,
     )
     if as_json:
         print_json(found.to_json())
     else:
-        print(found.table())
+        print(visible(found.table()))
     if found.is_refused:
         raise typer.Exit(EXIT_NO)
 
@@ -159,7 +168,9 @@ def verify_command(
     epilog="Example: genesis-sft base diagnose models/genesis-1b --text held_out.txt --write models/genesis-1b-mended",
 )
 def diagnose_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face folder, or a checkpoint.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A Hugging Face folder, a .gguf file, package:NAME, or a checkpoint.")
+    ],
     write: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write the corrected folder there, if the finding is clear.")
     ] = None,
@@ -180,14 +191,18 @@ def diagnose_command(
     context: Context = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Try what else the tensors of a Llama-style model may mean, and name what was taken wrongly."""
+    """Try what else the tensors of a Llama-style model may mean, and name what was taken wrongly.
+
+    Exit status 0 whatever is found; 1 when --write is given and the finding is not clear enough to write by.
+    """
     section = _section(
         model, tokenizer, config, names, root, text, training_loss, "stop",
         num_heads, num_kv_heads, rope_layout, rope_theta, norm_eps, tied, embedding_scale, bos, context,
     )  # fmt: skip
     from genesis_sft.checkpoint.convert import diagnose_and_mend
 
-    found = diagnose_and_mend(section, write, show=None if as_json else print)
+    show = None if as_json else lambda text: print(visible(text))
+    found = _answer_refusals(lambda: diagnose_and_mend(section, write, show=show), as_json)
     if as_json:
         print_json(found.to_json() | {"model": None if write is None else str(write)})
 
@@ -255,10 +270,11 @@ def _show_plan(section: Any, as_json: bool) -> None:
     opened = open_checkpoint(section)
     stated, sizes = conventions_to_json(opened.stated), vars(opened.stored.sizes)
     if as_json:
-        print_json({"sizes": sizes, "conventions": stated, "unknown": sorted(opened.unknown)})
+        names = {name: str(slot) for slot, name in opened.stored.names.slots.items()}
+        print_json({"names": names, "sizes": sizes, "conventions": stated, "unknown": sorted(opened.unknown)})
         return
-    print(describe_source(opened.stored.source))
-    print(opened.names)
+    print(visible(describe_source(opened.stored.source)))
+    print(visible(opened.names))
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sizes.items()))
     for name in stated:
         to_be_found = "  (nobody states it: will be found by trying)" if name in opened.unknown else ""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +68,8 @@ def main() -> None:
     """Run the command line; every error a user can cause ends in a message and an exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows few characters gets codes of others
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         status = app(standalone_mode=False) or 0
         if sys.stdout is not None:
@@ -254,6 +258,11 @@ def _complain(message: str, hint: str | None) -> None:
 def _complain_of_interruption() -> None:
     resumes = sys.argv[1:2] in (["run"], ["train"], ["export"])
     _complain("interrupted", "The same command goes on where it stopped." if resumes else None)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Take a request to end as Ctrl-C is taken: what is half-written goes, and child processes with it."""
+    raise KeyboardInterrupt
 
 
 def _drop_output() -> None:

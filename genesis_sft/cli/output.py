@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from genesis_sft.run_dir import without_nan
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer with JSON on stdout and nothing else there.")]
 
 
@@ -22,4 +24,4 @@ def folder_name(text: str) -> Path:
 def print_json(value: Any) -> None:
     """Print plain values; characters that the terminal does not know become escapes."""
     knows_all = sys.stdout is not None and sys.stdout.encoding.lower().startswith("utf")
-    print(json.dumps(value, indent=2, ensure_ascii=not knows_all))
+    print(json.dumps(without_nan(value), indent=2, ensure_ascii=not knows_all, allow_nan=False))

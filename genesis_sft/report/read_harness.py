@@ -14,6 +14,8 @@ from typing import Any
 
 from genesis_sft.report.scores import ScoreRow, as_number, metric_name, shown, task_name
 
+_DEEPEST_GROUP = 50
+
 
 def harness_rows(whole: Mapping[str, Any], path: Path) -> Iterator[ScoreRow]:
     """Yield every score, those of groups too.
@@ -47,9 +49,9 @@ def _rows(results: Any, whole: Mapping[str, Any], path: Path) -> Iterator[ScoreR
             )
 
 
-def _num_items(task: str, whole: Mapping[str, Any], seen: set[str]) -> int:
+def _num_items(task: str, whole: Mapping[str, Any], seen: set[str], depth: int = 0) -> int:
     """Return the items that were asked; of a group, those of its members; 0 where the file does not say."""
-    if task in seen:
+    if task in seen or depth > _DEEPEST_GROUP:
         return 0
     seen.add(task)
     counts, members = whole.get("n-samples"), whole.get("group_subtasks")
@@ -58,5 +60,5 @@ def _num_items(task: str, whole: Mapping[str, Any], seen: set[str]) -> int:
         return max(0, int(count["effective"]))
     inner = members.get(task) if isinstance(members, dict) else None
     names = [name for name in inner if isinstance(name, str)] if isinstance(inner, list) else []
-    parts = [_num_items(name, whole, seen) for name in names]
+    parts = [_num_items(name, whole, seen, depth + 1) for name in names]
     return sum(parts) if all(parts) else 0

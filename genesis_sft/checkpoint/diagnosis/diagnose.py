@@ -14,13 +14,16 @@ from genesis_sft.checkpoint.diagnosis.findings import Probes, Search
 from genesis_sft.checkpoint.diagnosis.predictions import Predictions, look_at_predictions
 from genesis_sft.checkpoint.diagnosis.search import search
 from genesis_sft.checkpoint.llama.conventions import Conventions, describe
-from genesis_sft.checkpoint.opened import OpenedLlama
-from genesis_sft.checkpoint.plausibility import REFUSED, Verdict, entropy, judge
+from genesis_sft.checkpoint.opened import MUST_BE_KNOWN, OpenedLlama
+from genesis_sft.checkpoint.plausibility import FEWEST_TOKENS, REFUSED, Verdict, entropy, judge, sample_passages
 from genesis_sft.errors import ModelError
 
 PROBE_TOKENS, PROBE_WINDOW = 512, 128
 STARTS_WINDOW = 32
 LONG_TOKENS, LONG_WINDOW = 4096, 2048
+UNKNOWN_CONTEXT = 256
+"""Longest window where nobody states the context: beyond its context even a right model predicts badly."""
+
 LONG_ENOUGH = 1024
 """Tokens of a window from which on theta's frequencies show: those of theta 10,000 and 500,000 turn alike before."""
 
@@ -35,7 +38,9 @@ class Diagnosis:
         causes: What was taken wrongly, the dearest first; empty if nothing was.
         conventions: The ones that were chosen.
         unknown: Fields of them that nobody had stated.
-        untold: Fields of ``unknown`` that the text cannot tell.
+        untold: Fields of ``unknown`` that have to be known and that the text cannot tell.
+        context: Longest sequence in training, tokens; None if nobody says.
+        on_sample: Whether the text is the English sample that ships with the program.
         search: Costs and ranking behind it.
         verdict: What the cost of the chosen conventions says, in words.
         predictions: What the model predicts, right or wrong, where no convention makes it predict text.
@@ -45,6 +50,8 @@ class Diagnosis:
     conventions: Conventions
     unknown: frozenset[str]
     untold: tuple[str, ...]
+    context: int | None
+    on_sample: bool
     search: Search
     verdict: Verdict
     predictions: Predictions | None
@@ -99,7 +106,8 @@ class Diagnosis:
             f"{found.nats_chosen:7.3f} as chosen: {self.verdict} (token frequencies alone: {found.unigram:.3f})",
             f"  {found.margin!s:>18}  between them, over {found.num_tokens:,} tokens",
             "",
-            "one change at a time: nats a token more than what was chosen",
+            "one change at a time: nats a token more than what was chosen, ± standard error where it was tried on",
+            "enough text to have one; told apart from 4 standard errors on",
         ]
         lines += [f"  {tried.margin!s:>18}  {tried.words}" for tried in found.ranking[:_MOST_RANKED]]
         if more := len(found.ranking) - _MOST_RANKED:
@@ -117,10 +125,20 @@ class Diagnosis:
     def notes(self) -> list[str]:
         """Return what cannot be told, and why."""
         notes = []
+        if self.on_sample and self.verdict in REFUSED:
+            notes.append(
+                "this was measured on the English sample that ships with the program, which a model of another "
+                "language or another kind of text fails: give text of its own kind (--text FILE, or base.text) first"
+            )
+        if self.context is None:
+            notes.append(
+                f"nobody states the context of the pretraining: only windows of {UNKNOWN_CONTEXT} tokens were tried; "
+                "state it (--context, or base.conventions.context)"
+            )
         if self.untold:
             named = ", ".join(describe(name, getattr(self.conventions, name)) for name in self.untold)
             notes.append(f"cannot be told from this text: {named} (assumed). State it, or give longer text.")
-        if self.search.longest_window < LONG_ENOUGH:
+        if self.search.longest_window < min(LONG_ENOUGH, self.context or UNKNOWN_CONTEXT):
             notes.append(
                 f"the longest piece of text has {self.search.longest_window} tokens: a wrong RoPE theta or norm "
                 "epsilon may cost less than can be seen here; long documents (--text) tell more, and logits of the "
@@ -131,7 +149,7 @@ class Diagnosis:
 
 def diagnose(
     opened: OpenedLlama,
-    texts: Mapping[str, str],
+    texts: Mapping[str, str] | None,
     *,
     fixed: Collection[str] = (),
     joint: bool = True,
@@ -141,7 +159,7 @@ def diagnose(
 
     Args:
         opened: The model.
-        texts: Name to text; held out from its training, of the kind that it was trained on.
+        texts: Name to text; held out from its training, of the kind that it was trained on. The sample when None.
         fixed: Conventions that are not in doubt.
         joint: Whether pairs of faults are looked for, where single ones do not explain the cost.
         num_tokens: Tokens for gross faults; fine ones take up to eight times as many.
@@ -149,7 +167,9 @@ def diagnose(
     Raises:
         ModelError: The texts are too short to tell anything.
     """
-    longest = min(opened.context or LONG_WINDOW, LONG_WINDOW)
+    on_sample = texts is None
+    texts = texts or sample_passages()
+    longest = min(opened.context or UNKNOWN_CONTEXT, LONG_WINDOW)
     probe = _probe(opened, texts, min(PROBE_WINDOW, longest), num_tokens)
     long_probe = _probe(opened, texts, longest, LONG_TOKENS // PROBE_TOKENS * num_tokens)
     starts = _probe(opened, texts, min(STARTS_WINDOW, longest), num_tokens)
@@ -182,7 +202,9 @@ def diagnose(
         causes=(*opened.faults, *causes),
         conventions=found.chosen,
         unknown=opened.unknown,
-        untold=tuple(found.untold(sorted(opened.unknown))),
+        untold=tuple(found.untold(name for name in MUST_BE_KNOWN if name in opened.unknown)),
+        context=opened.context,
+        on_sample=on_sample,
         search=found,
         verdict=verdict,
         predictions=predictions,
@@ -209,8 +231,11 @@ def _probe(opened: OpenedLlama, texts: Mapping[str, str], window: int, num_token
         window=window,
         num_tokens=num_tokens,
     )
-    if not probe.windows:
-        raise ModelError("expected texts of at least a few words to try conventions on; found none")
+    if probe.num_tokens < FEWEST_TOKENS:
+        raise ModelError(
+            f"expected text of at least {FEWEST_TOKENS} tokens to try conventions on; found {probe.num_tokens}",
+            hint="Give more text (--text FILE, or base.text): a page or two of the pretraining's own kind.",
+        )
     largest = max(map(max, probe.windows))
     if largest >= opened.stored.sizes.vocab_size:
         raise ModelError(
