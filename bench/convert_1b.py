@@ -2,9 +2,9 @@
 
 The checkpoint has random float32 weights (hidden 1536, 32 layers, 12 query and 6 key-value heads, FFN 4736, vocabulary
 49,152, tied head: 1.000B parameters, 4.0 GB) and as many first and second moments (8.0 GB), saved with
-torch.distributed.checkpoint. As random weights predict nothing, they are converted with --verify warn, and the answer
-has to say that they are refused. Memory is the largest resident set of any moment, summed over the process and its
-children; the bound is 1.5 times the weights that are written.
+torch.distributed.checkpoint. As random weights predict nothing, they are converted with --verify warn --no-diagnosis,
+and the answer has to say that they are refused. Memory is the largest resident set of any moment, summed over the
+process and its children; the bound is 1.5 times the weights that are written.
 
     python bench/convert_1b.py [SCRATCH_FOLDER]
 """
@@ -39,7 +39,7 @@ def main() -> None:
         sys.executable, "-m", "genesis_sft", "base", "convert", str(checkpoint), str(out),
         "--tokenizer", str(scratch / "tokenizer"), "--verify", "warn", "--json",
         "--num-heads", "12", "--rope-layout", "interleaved", "--rope-theta", "500000", "--norm-eps", "1e-5",
-        "--tied", "--context", "2048",
+        "--tied", "--context", "2048", "--no-diagnosis",
     ]  # fmt: skip
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

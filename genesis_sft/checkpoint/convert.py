@@ -24,14 +24,14 @@ from genesis_sft.errors import CheckFailed, ModelError
 from genesis_sft.recipe.sections import BaseSection
 
 
-def convert(section: BaseSection, out: Path, *, dtype: Dtype = "stored", correct: bool = False) -> Converted:
+def convert(section: BaseSection, out: Path, *, dtype: Dtype = "stored", try_others: bool = True) -> Converted:
     """Convert a pretraining checkpoint, prove the folder, and put it in place.
 
     Args:
         section: ``model`` is the checkpoint; the other fields say what is known of it.
         out: The folder to make; nothing lies there yet.
         dtype: Of the weights that are written.
-        correct: Whether to write by the conventions that were found instead of those that are stated.
+        try_others: Whether other readings of the tensors are tried; if not, all conventions have to be stated.
 
     Raises:
         ModelError: The checkpoint cannot be read, or is not Llama-style.
@@ -44,9 +44,29 @@ def convert(section: BaseSection, out: Path, *, dtype: Dtype = "stored", correct
     say(describe_source(opened.stored.source))
     say(opened.names)
     own = read_texts(section.text)
-    found = diagnose(opened, own)
-    conventions = settle(found, opened, correct=correct, stop=section.verify == "stop")
-    return write_proven(opened, conventions, found, section, out, dtype=dtype, own_texts=own, corrected=correct)
+    if try_others:
+        found = diagnose(opened, own)
+        conventions = settle(found, opened, correct=False, stop=section.verify == "stop")
+    else:
+        found, conventions = None, _all_stated(opened)
+    return write_proven(opened, conventions, found, section, out, dtype=dtype, own_texts=own)
+
+
+def _all_stated(opened: OpenedLlama) -> Conventions:
+    """Return the conventions where no other reading is to be tried.
+
+    Raises:
+        ModelError: One that has to be known is not stated.
+        CheckFailed: The shapes contradict the names.
+    """
+    if unknown := [name for name in MUST_BE_KNOWN if name in opened.unknown]:
+        raise ModelError(
+            f"nobody states {', '.join(unknown)}, and other readings are not to be tried",
+            hint="State them, or leave --no-diagnosis out.",
+        )
+    if opened.faults:
+        raise CheckFailed(f"the checkpoint is not what is stated of it: {opened.faults[0]}")
+    return opened.stated
 
 
 def diagnose_and_mend(

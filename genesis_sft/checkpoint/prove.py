@@ -53,7 +53,7 @@ class Converted:
 def write_proven(
     opened: OpenedLlama,
     conventions: Conventions,
-    found: Diagnosis,
+    found: Diagnosis | None,
     section: BaseSection,
     out: Path,
     *,
@@ -76,7 +76,9 @@ def write_proven(
         )
         if verification.is_refused:
             if section.verify == "stop":
-                raise CheckFailed(f"the converted model is refused: {verification.causes[0]}", hint=found.advice())
+                raise CheckFailed(
+                    f"the converted model is refused: {verification.causes[0]}", hint=found.advice() if found else None
+                )
             for cause in verification.causes:
                 say(f"warning: {cause}")
         refuse_existing(out)
@@ -126,7 +128,7 @@ def _is_alive(pid: int) -> bool:
 def _write_and_prove(
     opened: OpenedLlama,
     conventions: Conventions,
-    found: Diagnosis,
+    found: Diagnosis | None,
     section: BaseSection,
     partial: Path,
     *,
@@ -188,7 +190,7 @@ def _some_ids(texts: Mapping[str, str], tokenizer: PreTrainedTokenizerFast, cont
 
 
 def _describe(
-    opened: OpenedLlama, conventions: Conventions, found: Diagnosis, verification: Verification
+    opened: OpenedLlama, conventions: Conventions, found: Diagnosis | None, verification: Verification
 ) -> dict[str, Any]:
     """Return what ``intake.json`` says of where the folder comes from and what was proven of it."""
     source = opened.stored.source
@@ -200,6 +202,6 @@ def _describe(
         },
         "skipped": dict(opened.stored.names.skipped),
         "conventions": conventions_to_json(conventions),
-        "found_by_trying": sorted(found.unknown),
+        "found_by_trying": sorted(found.unknown) if found else [],
         "verification": verification.to_json(),
     }

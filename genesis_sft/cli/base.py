@@ -78,6 +78,12 @@ def convert_command(
     verify: Annotated[
         str, typer.Option(help="stop: write nothing that is not proven; warn: write it all the same.")
     ] = "stop",
+    try_others: Annotated[
+        bool,
+        typer.Option(
+            "--diagnosis/--no-diagnosis", help="Try other readings of the tensors; without, all has to be stated."
+        ),
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show names and sizes; write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,7 +104,7 @@ def convert_command(
         return
     from genesis_sft.checkpoint.convert import convert
 
-    converted = _answer_refusals(lambda: convert(section, out, dtype=dtype), as_json)  # type: ignore[arg-type]
+    converted = _answer_refusals(lambda: convert(section, out, dtype=dtype, try_others=try_others), as_json)  # type: ignore[arg-type]
     if as_json:
         print_json({"model": str(out), **converted.verification.to_json()})
     else:

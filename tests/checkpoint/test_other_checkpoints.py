@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from genesis_sft.checkpoint.convert import convert
+from genesis_sft.checkpoint.convert import convert, diagnose_and_mend
 from genesis_sft.checkpoint.llama.forward import logits
 from genesis_sft.checkpoint.opened import open_checkpoint
 from tests.checkpoint.genesis.same import assert_computes_the_same, expected_logits
@@ -121,6 +121,6 @@ def test_a_factor_on_a_tied_embedding_is_folded_into_an_untied_export(
 
 def test_a_correction_writes_rows_by_id(tiny_genesis: TinyGenesis, tmp_path: Path) -> None:
     model = save_edited(tiny_genesis, tmp_path / "x.pt", shift_rows(1))
-    converted = convert(section_of(tiny_genesis, model), tmp_path / "model", correct=True)
-    assert converted.conventions.id_offset == 1
+    found = diagnose_and_mend(section_of(tiny_genesis, model), tmp_path / "model")
+    assert found.conventions.id_offset == 1
     assert_computes_the_same(tiny_genesis, tmp_path / "model")

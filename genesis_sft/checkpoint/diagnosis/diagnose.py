@@ -172,6 +172,11 @@ def diagnose(
     longest = min(opened.context or UNKNOWN_CONTEXT, LONG_WINDOW)
     probe = _probe(opened, texts, min(PROBE_WINDOW, longest), num_tokens)
     long_probe = _probe(opened, texts, longest, LONG_TOKENS // PROBE_TOKENS * num_tokens)
+    if long_probe.num_tokens < FEWEST_TOKENS:
+        raise ModelError(
+            f"expected text of at least {FEWEST_TOKENS} tokens to try conventions on; found {long_probe.num_tokens}",
+            hint="Give more text (--text FILE, or base.text): a page or two of the pretraining's own kind.",
+        )
     starts = _probe(opened, texts, min(STARTS_WINDOW, longest), num_tokens)
     unigram = entropy(Counter(id_ for window in probe.windows for id_ in window[1:]).values())
     found = search(
@@ -231,12 +236,7 @@ def _probe(opened: OpenedLlama, texts: Mapping[str, str], window: int, num_token
         window=window,
         num_tokens=num_tokens,
     )
-    if probe.num_tokens < FEWEST_TOKENS:
-        raise ModelError(
-            f"expected text of at least {FEWEST_TOKENS} tokens to try conventions on; found {probe.num_tokens}",
-            hint="Give more text (--text FILE, or base.text): a page or two of the pretraining's own kind.",
-        )
-    largest = max(map(max, probe.windows))
+    largest = max(map(max, probe.windows), default=0)
     if largest >= opened.stored.sizes.vocab_size:
         raise ModelError(
             f"the tokenizer gives ids up to {largest}, but the model has only {opened.stored.sizes.vocab_size} rows",

@@ -17,6 +17,7 @@ from genesis_sft.checkpoint.diagnosis.findings import Probes, Search, Tried
 from genesis_sft.checkpoint.diagnosis.search import search
 from genesis_sft.checkpoint.llama.conventions import Conventions
 from genesis_sft.checkpoint.opened import open_checkpoint
+from genesis_sft.errors import ModelError
 from tests.checkpoint.genesis.sections import section_of
 from tests.checkpoint.genesis.train import TinyGenesis
 from tests.checkpoint.llama.random_llamas import Shape, as_stored, random_state, usual
@@ -110,18 +111,11 @@ def test_what_is_neither_worse_nor_the_same_cannot_be_told() -> None:
 
 
 @pytest.mark.slow
-def test_a_short_text_tells_nothing_and_is_said_to_be_short(tiny_genesis: TinyGenesis) -> None:
+def test_a_short_text_is_refused_as_too_short(tiny_genesis: TinyGenesis) -> None:
     text = {"short": "Otto has a blue cat. Mia has a red hat."}
-    found = diagnose(open_checkpoint(section_of(tiny_genesis, wrong=dict.fromkeys(ALL))), text)
-    assert set(found.untold) >= {"rope_theta"}
-    assert found.causes == (
-        "the text is too short (13 tokens) to find what nobody states: "
-        "norm_eps, num_heads, num_kv_heads, rope_layout, rope_theta",
-    )
-    assert not found.is_clear
-    assert found.conventions == found.search.stated
-    assert any(note.startswith("cannot be told from this text: ") for note in found.notes())
-    assert any("logits of the training code itself" in note for note in found.notes())
+    opened = open_checkpoint(section_of(tiny_genesis, wrong=dict.fromkeys(ALL)))
+    with pytest.raises(ModelError, match=r"expected text of at least 256 tokens to try conventions on; found 13"):
+        diagnose(opened, text)
 
 
 @pytest.mark.slow
