@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from genesis_sft.checkpoint.diagnosis.diagnose import Diagnosis, diagnose
+from genesis_sft.checkpoint.diagnosis.diagnose import Diagnosis, diagnose, found_by_trying
 from genesis_sft.checkpoint.llama.conventions import Conventions, describe
 from genesis_sft.checkpoint.opened import MUST_BE_KNOWN, OpenedLlama, describe_source, open_checkpoint, open_model
 from genesis_sft.checkpoint.origin import read_base
@@ -153,7 +153,6 @@ def settle(found: Diagnosis, opened: OpenedLlama, *, correct: bool, stop: bool) 
     if correct:
         return found.conventions
     chosen = {name: getattr(found.conventions, name) for name in found.unknown}
-    for name in sorted(chosen):
-        if name in MUST_BE_KNOWN or chosen[name] != getattr(opened.stated, name):
-            say(f"found by trying: {describe(name, chosen[name])}")
+    for name in found_by_trying(found, opened.stated):
+        say(f"found by trying: {describe(name, chosen[name])}")
     return replace(opened.stated, **chosen)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from genesis_sft.checkpoint.diagnosis.diagnose import Diagnosis, conventions_to_json
+from genesis_sft.checkpoint.diagnosis.diagnose import Diagnosis, conventions_to_json, found_by_trying
 from genesis_sft.checkpoint.llama.conventions import Conventions
 from genesis_sft.checkpoint.llama.hf_layout import hf_config, hf_tensors
 from genesis_sft.checkpoint.llama.parity import measure_parity
@@ -202,6 +202,6 @@ def _describe(
         },
         "skipped": dict(opened.stored.names.skipped),
         "conventions": conventions_to_json(conventions),
-        "found_by_trying": sorted(found.unknown) if found else [],
+        "found_by_trying": found_by_trying(found, opened.stated) if found else [],
         "verification": verification.to_json(),
     }

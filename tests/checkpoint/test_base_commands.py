@@ -48,7 +48,7 @@ def test_a_model_that_predicts_nothing_is_a_no(tiny_folder: Path) -> None:
     [
         (["verify", "nowhere"], "expected a model folder, checkpoint or .gguf file at nowhere; there is nothing"),
         (["diagnose", "nowhere"], "nowhere"),
-        (["convert", "nowhere", "out"], "expected a tokenizer"),
+        (["convert", "nowhere", "out"], "expected a checkpoint at nowhere; found nothing"),
         (["convert", "x", "out", "--dtype", "int4"], "--dtype: expected stored, float32, bfloat16, float16"),
         (["convert", "x", "out", "--rope-layout", "spiral"], "--rope-layout: expected 'interleaved' or 'half_split'"),
         (["convert", "x", "out", "--verify", "never"], "--verify: expected 'stop' or 'warn'"),

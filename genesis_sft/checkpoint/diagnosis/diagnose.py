@@ -223,6 +223,15 @@ def _too_short(unknown: Collection[str], found: Search) -> str | None:
     return f"the text is too short ({found.num_tokens} tokens) to find what nobody states: {', '.join(sorted(unknown))}"
 
 
+def found_by_trying(found: Diagnosis, assumed: Conventions) -> list[str]:
+    """Return the fields that nobody stated and that the text told: those that must be known, and others that changed."""
+    return sorted(
+        name
+        for name in found.unknown
+        if name in MUST_BE_KNOWN or getattr(found.conventions, name) != getattr(assumed, name)
+    )
+
+
 def conventions_to_json(conventions: Conventions) -> dict[str, Any]:
     """Return the conventions as plain values."""
     return {field.name: _plain(getattr(conventions, field.name)) for field in fields(conventions)}
