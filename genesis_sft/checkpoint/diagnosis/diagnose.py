@@ -224,7 +224,7 @@ def _too_short(unknown: Collection[str], found: Search) -> str | None:
 
 
 def found_by_trying(found: Diagnosis, assumed: Conventions) -> list[str]:
-    """Return the fields that nobody stated and that the text told: those that must be known, and others that changed."""
+    """Return what nobody stated and the text told: what must be known, and other fields that changed."""
     return sorted(
         name
         for name in found.unknown
