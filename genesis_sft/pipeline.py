@@ -245,8 +245,9 @@ def _dump(section: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _base_settings(recipe: Recipe) -> dict[str, Any]:
-    # files count by what is in them (see _base_files), not by where they lie
-    return _dump(recipe.base, without=("model", "tokenizer", "config", "names", "text"))
+    # files count by what is in them (see _base_files), not by where they lie; and the training loss decides whether a
+    # base is refused, not what a finished one is
+    return _dump(recipe.base, without=("model", "tokenizer", "config", "names", "text", "training_loss"))
 
 
 def _base_files(recipe: Recipe) -> Mapping[str, str]:
