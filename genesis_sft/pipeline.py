@@ -1,10 +1,10 @@
 """A run on one page: nine stages, each of them a function of the recipe and of the stages before it.
 
-    base ──> before ───────────────────────────────┐
+    base ────────> before ─────────────────────────┐
       │                                            │
-      ├────> tokens ──> train ──> export ──> after ─┤
-      │        │                    │               ├──> report
-    data ──────┘                    └──> held_out ──┘
+      ├──────────> data ──> train ──> export ──> after ─┤
+      │              │                  │               ├──> report
+    questions ───────┘                  └──> held_out ──┘
 
 A stage is done when its manifest is there (see :mod:`genesis_sft.run_dir`); what decides its result, and hence whether
 it has to be done again, stands in ``settings`` and ``files`` below and is known before anything runs.
@@ -14,20 +14,25 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genesis_sft.console import format_duration, say
-from genesis_sft.errors import RunDirError
+from genesis_sft.errors import RecipeError, RunDirError
 from genesis_sft.recipe import Recipe, resolved_yaml
 from genesis_sft.run_dir import RunDir, StageSpec, StageStatus, hash_file, write_text
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from genesis_sft.checkpoint.model_dir import ModelDir
-    from genesis_sft.conversations.mixture import Mixture
+    from genesis_sft.conversations.contamination import Question
     from genesis_sft.evals.record import ChatAnswer
+    from genesis_sft.mixture.store import TokenStore
+    from genesis_sft.recipe import DataSection, TokensSection
+    from genesis_sft.tokens.sources.prepare import Prepared
 
 
 @dataclass(frozen=True)
@@ -53,17 +58,22 @@ class Stage:
     resumable: bool = False
 
 
-def run(recipe: Recipe, run_dir: str | Path, *, until: str = "report") -> Path:
+QUESTIONS = "questions.jsonl"
+
+
+def run(recipe: Recipe, run_dir: str | Path, *, until: str = "report", allow_code: bool = False) -> Path:
     """Do what is not done yet, in order; return the run folder.
 
     Args:
         recipe: What to do.
         run_dir: Where results go; finished stages found there are not done again.
         until: The last stage that is wanted; only what it needs is done.
+        allow_code: Whether filters that the recipe names may be run: they are programs.
 
     Raises:
         GenesisError: A stage cannot be done; what was finished before stays.
     """
+    refuse_code(recipe.data, allow_code)
     folder = RunDir(run_dir)
     stages, specs = _wanted(until), stage_specs(recipe)
     with folder.locked():
@@ -118,6 +128,55 @@ def result(run_dir: str | Path, until: str) -> dict[str, str]:
         },
     }
     return {name: str(path) for name, path in places[until].items()}
+
+
+def prepare_data(
+    data: DataSection,
+    tokens: TokensSection,
+    seed: int,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    out: Path,
+) -> tuple[TokenStore, Prepared]:
+    """Take sources to a store that can be trained on: ids of each source, and the index of what is taken of them.
+
+    Args:
+        data: Sources, and what is left out of them.
+        tokens: What is trained on; how long an example may be.
+        seed: Decides which conversations are taken.
+        tokenizer: A fast tokenizer that has the control tokens.
+        questions: Benchmark items to keep out.
+        out: Folder to write to.
+
+    Raises:
+        DataError: A source cannot be read, or nothing is left to train on.
+    """
+    from genesis_sft.conversations.contamination import QuestionIndex
+    from genesis_sft.mixture.build import build_mixture
+    from genesis_sft.tokens.chatml import ChatMLEncoder
+    from genesis_sft.tokens.sources.prepare import prepare_sources
+
+    index = QuestionIndex(questions) if questions else None
+    prepared = prepare_sources(data, tokens, tokenizer, out / "sources", questions=index)
+    encoder = ChatMLEncoder(tokenizer, tokens.train_on)
+    store = build_mixture(
+        data, tokens, seed, prepared.stores, questions, encoder.im_end_id, encoder.newline_length, out
+    )
+    return store, prepared
+
+
+def refuse_code(data: DataSection, allow_code: bool) -> None:
+    """Stop before a recipe runs programs that nobody allowed.
+
+    Raises:
+        RecipeError: A source has filters, and they were not allowed.
+    """
+    named = [name for source in data.sources for name in source.filters]
+    if named and not allow_code:
+        raise RecipeError(
+            f"the recipe wants to run functions of Python files: {', '.join(named)}",
+            hint="Read them, and allow them with --allow-code, or take data.sources.N.filters out.",
+        )
 
 
 def downloads(recipe: Recipe) -> list[str]:
@@ -181,25 +240,27 @@ def _before(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
     return run_evals(recipe.evals, _base_model(run_dir), out).summary()
 
 
+def _questions(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    from genesis_sft.evals.questions import read_questions, write_questions
+
+    questions = read_questions(recipe.evals) if _looks_for_questions(recipe) else ()
+    write_questions(out / QUESTIONS, questions)
+    return f"{len(questions):,} benchmark items to keep out of the mixture" if questions else "nothing to keep out"
+
+
 def _data(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
-    from genesis_sft.conversations.mixture import build_mixture
+    from genesis_sft.evals.questions import load_questions
 
-    return build_mixture(recipe.data, recipe.seed, out).summary()
-
-
-def _tokens(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
-    from genesis_sft.tokens.store import tokenize_mixture
-
+    questions = load_questions(run_dir.folder("questions") / QUESTIONS)
     tokenizer = _base_model(run_dir).load_tokenizer()
-    return tokenize_mixture(recipe.tokens, _mixture(run_dir), tokenizer, out).summary()
+    store, _ = prepare_data(recipe.data, recipe.tokens, recipe.seed, tokenizer, questions, out)
+    return store.summary()
 
 
 def _train(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
-    from genesis_sft.tokens.store import TokenStore
     from genesis_sft.training.loop import train
 
-    store = TokenStore.open(run_dir.folder("tokens"))
-    return train(recipe.training, _base_model(run_dir), store, out, seed=recipe.seed).summary()
+    return train(recipe.training, _base_model(run_dir), _store(run_dir), out, seed=recipe.seed).summary()
 
 
 def _export(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
@@ -207,7 +268,7 @@ def _export(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
     from genesis_sft.training.loop import TrainingState
 
     trained = TrainingState.open(run_dir.folder("train"))
-    _, proof = export(recipe.export, trained, _base_model(run_dir), _mixture(run_dir).train(), out)
+    _, proof = export(recipe.export, trained, _base_model(run_dir), _store(run_dir).samples(), out)
     return proof.summary()
 
 
@@ -219,9 +280,8 @@ def _after(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
 
 def _held_out(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
     from genesis_sft.evals.run import run_evals
-    from genesis_sft.tokens.store import TokenStore
 
-    store = TokenStore.open(run_dir.folder("tokens"))
+    store = _store(run_dir)
     loss_only = recipe.evals.model_copy(update={"tasks": (), "chat_prompts": 0})
     records = []
     for side, model in (("before", _base_model(run_dir)), ("after", _tuned_model(run_dir))):
@@ -271,16 +331,34 @@ def _eval_files(recipe: Recipe) -> Mapping[str, str]:
     return files
 
 
+def _looks_for_questions(recipe: Recipe) -> bool:
+    return recipe.data.decontaminate != "off" and bool(recipe.evals.tasks)
+
+
+def _question_settings(recipe: Recipe) -> dict[str, Any]:
+    tasks = [task.task for task in recipe.evals.tasks] if _looks_for_questions(recipe) else []
+    return {"tasks": tasks, "data": recipe.evals.data}
+
+
+def _question_files(recipe: Recipe) -> Mapping[str, str]:
+    return {name: value for name, value in _eval_files(recipe).items() if name == "documents"}
+
+
 def _data_settings(recipe: Recipe) -> dict[str, Any]:
-    # a licence is only shown
-    sources = [_dump(source, without=("path", "licence")) for source in recipe.data.sources]
-    return {"seed": recipe.seed, **_dump(recipe.data), "sources": sources}
+    # licence and expected total are only shown; files count by what is in them
+    sources = [_dump(source, without=("path", "licence", "filters")) for source in recipe.data.sources]
+    data = _dump(recipe.data, without=("sources", "expected_total"))
+    return {"seed": recipe.seed, **data, "sources": sources, "tokens": _dump(recipe.tokens)}
 
 
 def _data_files(recipe: Recipe) -> Mapping[str, str]:
-    from genesis_sft.conversations.mixture import mixture_identity
+    from genesis_sft.conversations.filters import filter_identity
+    from genesis_sft.conversations.reading import source_identity
 
-    return mixture_identity(recipe.data)
+    files = {source.name: source_identity(source) for source in recipe.data.sources}
+    for source in recipe.data.sources:
+        files |= {f"{source.name}, {name}": value for name, value in filter_identity(source.filters).items()}
+    return files
 
 
 def _training_settings(recipe: Recipe) -> dict[str, Any]:
@@ -290,7 +368,12 @@ def _training_settings(recipe: Recipe) -> dict[str, Any]:
 
 def _report_settings(recipe: Recipe) -> dict[str, Any]:
     licences = [source.licence for source in recipe.data.sources]
-    return {"name": recipe.name, "training_loss": recipe.base.training_loss, "licences": licences}
+    return {
+        "name": recipe.name,
+        "expected_total": recipe.data.expected_total,
+        "training_loss": recipe.base.training_loss,
+        "licences": licences,
+    }
 
 
 # --- results of finished stages -------------------------------------------------------------------------------------
@@ -308,27 +391,27 @@ def _tuned_model(run_dir: RunDir) -> ModelDir:
     return ModelDir.open(run_dir.folder("export") / "model")
 
 
-def _mixture(run_dir: RunDir) -> Mixture:
-    from genesis_sft.conversations.mixture import Mixture
+def _store(run_dir: RunDir) -> TokenStore:
+    from genesis_sft.mixture.store import TokenStore
 
-    return Mixture.open(run_dir.folder("data"))
+    return TokenStore.open(run_dir.folder("data"))
 
 
 # --- the pipeline ---------------------------------------------------------------------------------------------------
 
 STAGES = (
     Stage("base", (), _base_settings, _base, files=_base_files),
-    Stage("data", (), _data_settings, _data, files=_data_files),
-    Stage("tokens", ("base", "data"), lambda r: _dump(r.tokens), _tokens),
-    # after data and tokens, whose errors are found in seconds
+    Stage("questions", (), _question_settings, _questions, files=_question_files),
+    Stage("data", ("base", "questions"), _data_settings, _data, files=_data_files, version=2),
+    # after data, whose errors are found in seconds
     Stage("before", ("base",), _eval_settings, _before, files=_eval_files, resumable=True),
-    Stage("train", ("base", "tokens"), _training_settings, _train, resumable=True),
+    Stage("train", ("base", "data"), _training_settings, _train, resumable=True),
     Stage("export", ("base", "data", "train"), lambda r: _dump(r.export), _export),
     Stage("after", ("export",), _eval_settings, _after, files=_eval_files, resumable=True),
-    Stage("held_out", ("base", "tokens", "export"), lambda r: _dump(r.evals.held_out), _held_out),
+    Stage("held_out", ("base", "data", "export"), lambda r: _dump(r.evals.held_out), _held_out),
     Stage(
         "report",
-        ("base", "before", "data", "tokens", "train", "export", "after", "held_out"),
+        ("base", "before", "data", "train", "export", "after", "held_out"),
         _report_settings,
         _report,
     ),

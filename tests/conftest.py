@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -62,6 +63,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _one_thread() -> None:
     """Tiny models are fastest so, and sums come out in the same order everywhere."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_source_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test finds in the cache what another run left there."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("genesis_sft.tokens.sources.prepare.cache_dir", lambda: folder)
+        yield
 
 
 def train_byte_level(with_control_tokens: bool = False) -> PreTrainedTokenizerFast:

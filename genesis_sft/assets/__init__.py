@@ -23,6 +23,7 @@ from genesis_sft.assets.wheels import (
     cache_dir,
     fetch_wheel,
     needs_download,
+    writable_cache,
 )
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "fetch_wheel",
     "needs_download",
     "wheel_members",
+    "writable_cache",
 ]

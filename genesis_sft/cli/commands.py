@@ -17,8 +17,9 @@ import typer
 
 from genesis_sft import __version__
 from genesis_sft.cli.base import base_app
+from genesis_sft.cli.data import data_app
 from genesis_sft.cli.evals import eval_app
-from genesis_sft.cli.output import JsonOption, folder_name, print_json
+from genesis_sft.cli.output import AllowCodeOption, JsonOption, folder_name, print_json
 from genesis_sft.console import visible
 from genesis_sft.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, GenesisError
 
@@ -32,10 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Look at conversations and tokens.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
-
-
 app.add_typer(base_app, name="base")
 app.add_typer(
     eval_app,
@@ -115,10 +113,11 @@ def run_command(
     recipe: RecipeArgument,
     set_: SetOption = None,
     run_dir: RunDirOption = None,
+    allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Do a whole run, from base model to report; what is done already is skipped."""
-    _run_until("report", recipe, set_, run_dir, as_json)
+    _run_until("report", recipe, set_, run_dir, as_json, allow_code)
 
 
 @app.command("train", epilog="Example: genesis-sft train recipes/quickstart.yaml")
@@ -126,10 +125,11 @@ def train_command(
     recipe: RecipeArgument,
     set_: SetOption = None,
     run_dir: RunDirOption = None,
+    allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Do what training needs, and train: base, data, tokens, train."""
-    _run_until("train", recipe, set_, run_dir, as_json)
+    _run_until("train", recipe, set_, run_dir, as_json, allow_code)
 
 
 @app.command("export", epilog="Example: genesis-sft export recipes/quickstart.yaml")
@@ -137,10 +137,11 @@ def export_command(
     recipe: RecipeArgument,
     set_: SetOption = None,
     run_dir: RunDirOption = None,
+    allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train if that is not done, and write the tuned model as a Hugging Face folder."""
-    _run_until("export", recipe, set_, run_dir, as_json)
+    _run_until("export", recipe, set_, run_dir, as_json, allow_code)
 
 
 @app.command("plan", epilog="Example: genesis-sft plan recipes/quickstart.yaml --set seed=2")
@@ -198,41 +199,13 @@ def chat_command(
     chat(model, system=system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, as_json=as_json)
 
 
-@data_app.command(
-    "show",
-    epilog="Example: genesis-sft data show constitution/conversations/safety.jsonl"
-    " --tokenizer runs/quickstart/base/model --limit 5",
-)
-def data_show_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Conversations: .jsonl, .jsonl.gz, .json, .parquet.")],
-    tokenizer: Annotated[Path, typer.Option(metavar="MODEL", help="A model folder, or one with a tokenizer.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Conversations to show; 3, or all with --json.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="auto, messages, sharegpt, alpaca or metamath.")] = "auto",
-    train_on: Annotated[str, typer.Option(help="assistant, or assistant,end_of_turn.")] = "assistant,end_of_turn",
-    reasoning: Annotated[str, typer.Option(help="keep or strip.")] = "keep",
-    ids: Annotated[bool, typer.Option("--ids", help="Show token ids as well.")] = False,
-    as_json: JsonOption = False,
+def _run_until(
+    until: str, recipe: Path, set_: list[str] | None, run_dir: Path | None, as_json: bool, allow_code: bool
 ) -> None:
-    """Show conversations as the model will see them, trained tokens in colour."""
-    from genesis_sft.tokens.show import show_file
-
-    show_file(
-        file,
-        tokenizer,
-        limit=limit,
-        as_json=as_json,
-        format=format_,
-        train_on=tuple(train_on.split(",")),
-        reasoning=reasoning,
-        show_ids=ids,
-    )
-
-
-def _run_until(until: str, recipe: Path, set_: list[str] | None, run_dir: Path | None, as_json: bool) -> None:
     from genesis_sft.pipeline import result, run, sample_conversations
 
     loaded, folder = _load(recipe, set_, run_dir)
-    run(loaded, folder, until=until)
+    run(loaded, folder, until=until, allow_code=allow_code)
     answer = result(folder, until)
     if as_json:
         print_json(answer)

@@ -12,6 +12,9 @@ import typer
 from genesis_sft.run_dir import without_nan
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer with JSON on stdout and nothing else there.")]
+AllowCodeOption = Annotated[
+    bool, typer.Option("--allow-code", help="Run the Python functions that the recipe names as filters.")
+]
 
 
 def folder_name(text: str) -> Path:

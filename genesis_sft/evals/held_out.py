@@ -14,7 +14,7 @@ from genesis_sft.console import progress
 from genesis_sft.errors import ModelError
 from genesis_sft.evals.error_bars import ratio_and_error
 from genesis_sft.evals.record import HeldOutRecord
-from genesis_sft.tokens.table import TokenTable
+from genesis_sft.mixture.table import TokenTable
 from genesis_sft.training.loss import token_losses
 
 BATCH_TOKENS = 4096

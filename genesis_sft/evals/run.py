@@ -37,9 +37,9 @@ from genesis_sft.evals.record import (
     from_values,
     write_lines,
 )
+from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import EvalsSection, TaskSection
 from genesis_sft.run_dir import canonical_json, write_json, write_text
-from genesis_sft.tokens.store import TokenStore
 
 PARTS = ".genesis-parts"
 _PACKAGES = ("genesis-sft", "lm-eval", "torch", "transformers", "tokenizers", "datasets")

@@ -1,9 +1,10 @@
 """A recipe: one YAML file that says what a run does. ``sections`` holds its fields, ``load`` reads it."""
 
-from genesis_sft.recipe.load import load_recipe, recipe_json_schema, resolved_yaml
+from genesis_sft.recipe.load import data_recipe, load_recipe, recipe_json_schema, resolved_yaml
 from genesis_sft.recipe.sections import (
     BaseSection,
     BatchSection,
+    DataRecipe,
     DataSection,
     EvalsSection,
     ExportSection,
@@ -18,6 +19,7 @@ from genesis_sft.recipe.sections import (
 __all__ = [
     "BaseSection",
     "BatchSection",
+    "DataRecipe",
     "DataSection",
     "EvalsSection",
     "ExportSection",
@@ -27,6 +29,7 @@ __all__ = [
     "TaskSection",
     "TokensSection",
     "TrainingSection",
+    "data_recipe",
     "load_recipe",
     "recipe_json_schema",
     "resolved_yaml",

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from genesis_sft.errors import RecipeError
-from genesis_sft.recipe.sections import Recipe
+from genesis_sft.recipe.sections import DataRecipe, Recipe, SourceSection
 
 Location = tuple[str | int, ...]
 
@@ -47,6 +47,25 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValidationError as error:
         raise RecipeError(_explain(error, places)) from None
     return _with_absolute_paths(recipe, path)
+
+
+def data_recipe(values: dict[str, Any], overrides: Sequence[str] = ()) -> DataRecipe:
+    """Check the part of a recipe that takes conversations to tokens.
+
+    Args:
+        values: Plain values with ``data``, and ``tokens`` and ``seed`` where they are wanted.
+        overrides: As for `load_recipe`.
+
+    Raises:
+        RecipeError: As for `load_recipe`.
+    """
+    places: dict[Location, str] = {(): "the command line"}
+    try:
+        for override in overrides:
+            _apply_override(values, override, places)
+        return DataRecipe.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise RecipeError(_explain(error, places)) from None
 
 
 def resolved_yaml(recipe: Recipe) -> str:
@@ -237,11 +256,14 @@ def _show(value: Any) -> str:
 
 
 def _with_absolute_paths(recipe: Recipe, path: Path) -> Recipe:
-    """Resolve the paths of base model and sources against the recipe's own folder."""
+    """Resolve the paths of base model, sources and filters against the recipe's own folder."""
 
-    def absolute(text: str, field: str) -> str:
+    def absolute(text: str, field: str, *, keep_name: bool = False) -> str:
         try:
-            return str((path.resolve().parent / Path(text).expanduser()).resolve())
+            found = path.resolve().parent / Path(text).expanduser()
+            resolved = found.resolve()
+            # a file of the Hub's cache is a link to one whose name does not tell its kind
+            return str(found.parent.resolve() / found.name if keep_name and found.is_file() else resolved)
         except (OSError, ValueError, RuntimeError) as error:  # ~nobody, a loop of links, a NUL character
             raise RecipeError(f"{path}: {field}: expected a path, found {_show(text)}: {error}") from None
 
@@ -251,11 +273,22 @@ def _with_absolute_paths(recipe: Recipe, path: Path) -> Recipe:
     found: dict[str, Any] = {name: absolute(getattr(base, name), f"base.{name}") for name in paths}
     found["text"] = tuple(absolute(text, f"base.text.{number}") for number, text in enumerate(base.text))
     base = base.model_copy(update=found)
-    sources = tuple(
-        source.model_copy(update={"path": absolute(source.path, f"data.sources.{number}.path")})
-        if source.path is not None
-        else source
-        for number, source in enumerate(recipe.data.sources)
-    )
+
+    def resolve(source: SourceSection, field: str) -> SourceSection:
+        update: dict[str, Any] = {}
+        if source.path is not None:  # perhaps with a pattern in it, which is left to the reading
+            update["path"] = absolute(source.path, f"{field}.path", keep_name=True)
+        filters = []
+        for number, name in enumerate(source.filters):
+            file, colon, function = name.rpartition(":")
+            if not file or not function.isidentifier():
+                raise RecipeError(
+                    f"{path}: {field}.filters.{number}: expected a function such as my_filters.py:keep_english, "
+                    f"found {_show(name)}"
+                )
+            filters.append(absolute(file, f"{field}.filters.{number}") + colon + function)
+        return source.model_copy(update=update | {"filters": tuple(filters)})
+
+    sources = tuple(resolve(source, f"data.sources.{number}") for number, source in enumerate(recipe.data.sources))
     data = recipe.data.model_copy(update={"sources": sources})
     return recipe.model_copy(update={"base": base, "data": data})

@@ -6,9 +6,12 @@ section and is handed just that.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import math
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from genesis_sft.recipe.presets import fill_from_preset
 
 # bounds far above any use: a slip of the finger is refused at once, not when memory runs out
 PositiveInt = Annotated[int, Field(gt=0, le=1_000_000_000)]
@@ -121,8 +124,14 @@ class SourceSection(Section):
     name: Name
     """Short name; stands in tables and in the ledger."""
 
+    preset: Literal["smoltalk", "openhermes-2.5", "tulu-3", "metamathqa"] | None = None
+    """A data set that is known here: gives ``hub``, ``config``, ``format`` and ``licence`` where they are absent. With
+    ``path``, a copy of it at hand is read instead of the Hub's."""
+
     path: Text | None = None
-    """A local ``.jsonl``, ``.jsonl.gz``, ``.json`` or ``.parquet`` file, relative to the recipe. Or else ``hub``."""
+    """Local files, relative to the recipe: ``.jsonl``, ``.json``, ``.csv`` (each also ``.gz`` or ``.zst``),
+    ``.parquet`` or ``.arrow``. A pattern such as ``shards/*.jsonl.gz`` takes all that match, by name. Or else
+    ``hub``."""
 
     hub: Text | None = None
     """A data set on the Hugging Face Hub, ``owner/name``. Either this or ``path``."""
@@ -140,25 +149,52 @@ class SourceSection(Section):
     """How rows are laid out; ``auto`` goes by the keys of the first row that is a conversation, and says what it
     found."""
 
+    turns: Literal["strict", "repair"] = "strict"
+    """Rows whose turns are out of order are rejected, or repaired: two messages of one speaker in a row become one, an
+    answer before the first question and a question after the last answer are dropped. Repairs are counted."""
+
+    filters: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Functions of your own, ``my_filters.py:keep_english``, relative to the recipe: each is given a row as
+    ``{"messages": [...]}`` and returns whether to keep it, or the reason why not. They are programs: they run only
+    with ``--allow-code``."""
+
+    reasoning: Literal["keep", "strip", "empty"] | None = None
+    """What becomes of reasoning in this source; as ``tokens.reasoning`` when absent."""
+
     take: PositiveInt | None = None
     """How many conversations to take, by seeded sampling over the whole source; all of them when absent."""
 
-    bad_rows: Literal["stop", "reject"] = "stop"
-    """A row that is no conversation stops the run, or is written to the rejects file with its reason and counted."""
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the mixture's trained tokens that this source is to have, in place of ``take``. Where every source has a
+    share, they add up to 1, and the mixture is as large as the scarcest source allows."""
 
-    licence: str = "not stated"
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How often each conversation of this source stands in the mixture: 2 is twice, 0.5 is half of them. With ``take``
+    or ``share`` it is how often one may stand there at most, where there are too few."""
+
+    bad_rows: Literal["reject", "stop"] = "reject"
+    """A row that is no conversation is written to the rejects file with its reason and counted, or stops the run."""
+
+    licence: str | None = None
     """Licence of the source, for the ledger."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, values: Any) -> Any:
+        return fill_from_preset(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.path is None) == (self.hub is None):
             raise ValueError(
-                "a source has either path (a local file) or hub (a data set on the Hub), exactly one of them"
+                "a source has either path (local files) or hub (a data set on the Hub), exactly one of them"
             )
         if self.hub is not None and not self.revision:
             raise ValueError("a hub source needs a revision (a commit is best), so that the run can be repeated")
         if self.hub is None and (self.config is not None or self.revision is not None):
             raise ValueError("config and revision belong to hub sources only")
+        if self.take is not None and self.share is not None:
+            raise ValueError("a source has take (conversations) or share (of the trained tokens), not both")
         return self
 
 
@@ -172,12 +208,36 @@ class DataSection(Section):
     """Share of every source that is never trained on and serves for the held-out loss. Which conversations: by a hash
     of the first user message, so that the choice does not depend on order, seed or the other sources."""
 
+    near_duplicates: Annotated[float, Field(ge=0.5, lt=1)] | None = None
+    """Leave out conversations that resemble an earlier one at least this much (Jaccard similarity of their word
+    5-grams, estimated by MinHash), e.g. 0.8. Exact duplicates are always left out."""
+
+    decontaminate: Literal["remove", "mark", "off"] = "remove"
+    """Conversations that hold a benchmark item of ``evals.tasks``: leave them out, or keep and count them. Which items
+    were touched is kept for the comparison."""
+
+    expected_total: PositiveInt | None = None
+    """How many conversations the mixture should have, e.g. as published; ``plan`` and the ledger say what is
+    missing."""
+
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        names = [source.name for source in self.sources]
+        # folders are named after sources, and some file systems do not tell upper from lower case
+        names = [source.name.lower() for source in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two sources have the same name: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        shares = [source.share for source in self.sources if source.share is not None]
+        total = math.fsum(shares)
+        if len(shares) == len(self.sources):
+            if abs(total - 1) > 1e-6:
+                raise ValueError(f"every source has a share, so they must add up to 1; found {total:g}")
+        elif total >= 1:
+            raise ValueError(f"the shares leave nothing for the sources without one: they add up to {total:g}")
         return self
 
 
@@ -189,14 +249,16 @@ class TokensSection(Section):
     to stop. ``[assistant, end_of_turn]`` also trains ``<|im_end|>`` at the end of assistant turns, and ``<think>``,
     ``</think>``."""
 
-    reasoning: Literal["keep", "strip"] = "keep"
-    """Keep the reasoning of assistant messages as ``<think>`` parts, or leave it out."""
+    reasoning: Literal["keep", "strip", "empty"] = "keep"
+    """What becomes of the reasoning of assistant messages: it is kept as ``<think>`` part, left out, or every answer
+    gets an empty ``<think>`` part."""
 
     max_length: PositiveInt = 2048
-    """Longest conversation in tokens."""
+    """Longest example in tokens."""
 
-    over_length: Literal["drop", "cut"] = "drop"
-    """A conversation over ``max_length`` is dropped, or loses its last exchanges until it fits; both are counted."""
+    over_length: Literal["drop", "cut_at_turn", "split"] = "drop"
+    """A conversation over ``max_length`` is dropped, loses its last exchanges until it fits, or becomes several
+    examples of whole exchanges, each with the system message; all are counted."""
 
     @model_validator(mode="after")
     def _train_on_assistant(self) -> Self:
@@ -349,3 +411,13 @@ class Recipe(Section):
     tokens: TokensSection = TokensSection()
     training: TrainingSection
     export: ExportSection = ExportSection()
+
+
+class DataRecipe(Section):
+    """The part of a recipe that takes conversations to tokens, for files without a recipe."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Decides sampling."""
+
+    data: DataSection
+    tokens: TokensSection = TokensSection()

@@ -110,7 +110,6 @@ def build_content(
     before: EvalRecord,
     after: EvalRecord,
     ledger: Mapping[str, Any],
-    token_counts: Mapping[str, Mapping[str, Any]],
     metrics: Sequence[Mapping[str, Any]],
     check: Mapping[str, Any],
     provenance: Mapping[str, Any],
@@ -120,7 +119,7 @@ def build_content(
     findings = judge(comparison, skipped)
     after_by_id = {answer.id: answer for answer in after.chat}
     answers = tuple(AnswerPair(answer, after_by_id[answer.id]) for answer in before.chat)
-    shares = [(name, int(entry["examples"]), int(entry["trained_tokens"])) for name, entry in token_counts.items()]
+    shares = [(entry["name"], int(entry["examples"]), int(entry["trained_tokens"])) for entry in ledger["sources"]]
     return Content(
         recipe_name=recipe_name,
         base_name=base_name,
@@ -135,8 +134,8 @@ def build_content(
         rows_check=mixture_tables.rows_check(ledger),
         rejects=mixture_tables.rejects_table(ledger),
         sources=mixture_tables.sources_table(ledger),
-        tokens=mixture_tables.tokens_table(token_counts),
-        tokens_check=mixture_tables.tokens_check(ledger, token_counts),
+        tokens=mixture_tables.tokens_table(ledger),
+        tokens_check=mixture_tables.tokens_check(ledger),
         base_verdict=f"Verdict: {check['verdict']}." if check.get("verdict") else "",
         base=tables.base_table(check),
         provenance=tuple(_provenance_part(title, values) for title, values in _grouped(provenance).items()),

@@ -1,38 +1,46 @@
-"""The mixture as tables that add up: where every row went, and what became of every conversation kept."""
+"""The mixture as tables that add up: where every row went, and what is trained on. All of it from the ledger.
+
+A column that is zero everywhere is left out: a mixture without near duplicates has no column for them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genesis_sft.mixture.ledger import ROWS
 from genesis_sft.report import numbers
 from genesis_sft.report.tables import Table
 
-LEDGER_COLUMNS = ("rejected", "duplicates", "held_out", "not_taken", "kept")
-_COUNTED = ("dropped_over_length", "cut", "examples", "tokens", "trained_tokens")
-_LEFT = ("examples", "dropped_over_length", "untrained")
+_ALWAYS = ("rejected", "duplicates", "kept")
+_TOKENS = ("taken", "examples", "tokens", "trained_tokens")
 
 
 def rows_table(ledger: Mapping[str, Any]) -> Table:
     """Return what became of the rows of each source, with totals.
 
     Args:
-        ledger: ``ledger.json``: under ``sources``, entries with ``name, origin, licence, take, rows_read, rejected
-            {reason: n}, duplicates, held_out, not_taken, kept``.
+        ledger: ``ledger.json``; see `genesis_sft.mixture.ledger`.
     """
+    entries = ledger["sources"]
+    columns = [name for name in ROWS if name in _ALWAYS or any(_rows(entry, name) for entry in entries)]
+    asks = any(_asked_for(entry) != "all" for entry in entries)
     rows = [
         (
             entry["name"],
-            *map(numbers.count, _row_counts(entry)),
-            numbers.count(entry["take"]) if entry.get("take") else "all",
+            numbers.count(entry["rows_read"]),
+            *(numbers.count(_rows(entry, name)) for name in columns),
+            *([_asked_for(entry)] if asks else []),
         )
-        for entry in ledger["sources"]
+        for entry in entries
     ]
+    totals = [sum(entry["rows_read"] for entry in entries)]
+    totals += [sum(_rows(entry, name) for entry in entries) for name in columns]
     return Table(
-        columns=("Source", "Rows read", *map(_heading, LEDGER_COLUMNS), "Asked for"),
-        align="lrrrrrrr",
+        columns=("Source", "Rows read", *map(_heading, columns), *(["Asked for"] if asks else [])),
+        align="lr" + "r" * (len(columns) + asks),
         rows=tuple(rows),
-        total=("Total", *map(numbers.count, _totals(ledger)), "") if rows else None,
+        total=("Total", *map(numbers.count, totals), *([""] if asks else [])) if rows else None,
     )
 
 
@@ -40,14 +48,14 @@ def rows_check(ledger: Mapping[str, Any]) -> str:
     """Return the sum of the rows written out, or the sources for which it does not hold."""
     wrong = []
     for entry in ledger["sources"]:
-        rows_read, *parts = _row_counts(entry)
-        if rows_read != sum(parts):
-            wrong.append(f"{entry['name']} ({rows_read:,} rows read, {sum(parts):,} accounted for)")
+        found = sum(_rows(entry, name) for name in ROWS)
+        if entry["rows_read"] != found:
+            wrong.append(f"{entry['name']} ({entry['rows_read']:,} rows read, {found:,} accounted for)")
     if wrong:
         return f"The ledger does not add up: {', '.join(wrong)}."
-    rows_read, *parts = _totals(ledger)
-    terms = [f"{part:,} {_heading(name).lower()}" for part, name in zip(parts, LEDGER_COLUMNS, strict=True)]
-    return f"Every row is accounted for: {rows_read:,} rows read = {' + '.join(terms)}."
+    sums = {name: sum(_rows(entry, name) for entry in ledger["sources"]) for name in ROWS}
+    terms = [f"{count:,} {_heading(name).lower()}" for name, count in sums.items() if count or name == "kept"]
+    return f"Every row is accounted for: {sum(sums.values()):,} rows read = {' + '.join(terms)}."
 
 
 def rejects_table(ledger: Mapping[str, Any]) -> Table:
@@ -62,82 +70,121 @@ def rejects_table(ledger: Mapping[str, Any]) -> Table:
 
 def sources_table(ledger: Mapping[str, Any]) -> Table:
     """Return where each source comes from, under which licence, and the hash of what was read."""
-    fields = ("name", "licence", "format", "origin", "revision", "sha256")
+    fields = ("name", "licence", "format", "origin", "revision", "engine", "sha256")
     rows = [tuple(str(entry.get(field) or numbers.MISSING) for field in fields) for entry in ledger["sources"]]
-    return Table(("Source", "Licence", "Format", "Origin", "Revision", "SHA-256"), "llllll", tuple(rows))
+    return Table(("Source", "Licence", "Format", "Origin", "Revision", "Encoded by", "SHA-256"), "lllllll", tuple(rows))
 
 
-def tokens_check(ledger: Mapping[str, Any], token_counts: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return how the kept conversations became examples, as a sum, or the sources for which it does not hold."""
-    left = {name: [int(entry.get(field, 0)) for field in _LEFT] for name, entry in token_counts.items()}
-    kept = {entry["name"]: entry["kept"] for entry in ledger["sources"]}
-    wrong = [
-        f"{name} ({kept.get(name, 0):,} kept, {sum(left.get(name, [])):,} accounted for)"
-        for name in dict.fromkeys([*kept, *left])
-        if kept.get(name, 0) != sum(left.get(name, []))
-    ]
-    if wrong:
-        return f"Examples do not add up to the conversations kept: {', '.join(wrong)}."
-    examples, dropped, untrained = [sum(column) for column in zip(*left.values(), strict=True)] or [0, 0, 0]
-    return (
-        f"Every kept conversation is accounted for: {sum(kept.values()):,} kept = {examples:,} examples + {dropped:,} "
-        f"dropped (too long) + {untrained:,} dropped (nothing in it is trained)."
+def tokens_table(ledger: Mapping[str, Any]) -> Table:
+    """Return conversations, examples and tokens of each source as trained on, with totals and shares."""
+    entries = ledger["sources"]
+    totals = {name: sum(entry[name] for entry in entries) for name in _TOKENS}
+    same = totals["taken"] == totals["examples"]
+    rows = tuple((entry["name"], *_tokens(entry, totals, same)) for entry in entries)
+    counted = ("Examples",) if same else ("Conversations", "Examples")
+    return Table(
+        columns=("Source", *counted, "Share", "Tokens", "Trained tokens", "Share", "Trained, of tokens"),
+        align="l" + "r" * (len(counted) + 5),
+        rows=rows,
+        total=("Total", *_tokens(totals, totals, same)) if rows else None,
     )
 
 
-def tokens_table(token_counts: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return examples and tokens of each source as trained on, with totals and shares.
+def tokens_check(ledger: Mapping[str, Any]) -> str:
+    """Return in sentences how rows became examples, and how what was asked for was met."""
+    entries = ledger["sources"]
+    total = {name: sum(entry[name] for entry in entries) for name in ("kept", *_TOKENS, "cut", "lost_exchanges")}
+    terms = [f"{total['kept']:,} rows kept"]
+    if repeats := total["taken"] - total["kept"]:
+        terms.append(f"{repeats:,} repeats")
+    if further := total["examples"] - total["taken"]:
+        terms.append(f"{further:,} further parts of conversations that were split")
+    sentences = [f"{total['examples']:,} examples = {' + '.join(terms)}."]
+    if total["lost_exchanges"]:
+        sentences.append(
+            f"{total['cut']:,} of the rows were too long to keep whole: {total['lost_exchanges']:,} exchanges are left "
+            "out."
+        )
+    return " ".join([*sentences, *_asked_and_found(ledger, total)])
+
+
+def stats_table(stats: Mapping[str, Any]) -> Table:
+    """Return lengths, turns and trained share of the examples of each source, and of all.
 
     Args:
-        token_counts: Source to ``examples, tokens, trained_tokens, dropped_over_length, cut, untrained``.
+        stats: Of `genesis_sft.mixture.stats.MixtureStats.to_json`.
     """
-    counts = {name: [int(entry.get(field, 0)) for field in _COUNTED] for name, entry in token_counts.items()}
-    totals = [sum(column) for column in zip(*counts.values(), strict=True)] or [0] * len(_COUNTED)
-    rows = tuple((name, *_with_shares(row, totals)) for name, row in counts.items())
     return Table(
         columns=(
-            "Source",
-            "Dropped, too long",
-            "Cut",
-            "Examples",
-            "Share",
-            "Tokens",
-            "Trained tokens",
-            "Share",
-            "Trained, of tokens",
+            "Source", "Examples", "Tokens", "Trained", "Min", "Median", "Mean", "95 %", "Max",
+            f"At {stats['max_length']:,}", "Answers",
         ),
-        align="lrrrrrrrr",
-        rows=rows,
-        total=("Total", *_with_shares(totals, totals)) if rows else None,
-    )
+        align="l" + "r" * 10,
+        rows=tuple((name, *_lengths(entry)) for name, entry in stats["sources"].items()),
+        total=("Total", *_lengths(stats["total"])),
+    )  # fmt: skip
 
 
-def _with_shares(row: list[int], totals: list[int]) -> list[str]:
-    dropped, cut, examples, tokens, trained = row
+def _lengths(entry: Mapping[str, Any]) -> Sequence[str]:
+    lengths = (entry[name] for name in ("min", "median", "mean", "p95", "max"))
     return [
-        numbers.count(dropped),
-        numbers.count(cut),
+        numbers.count(entry["examples"]),
+        numbers.count(entry["tokens"]),
+        numbers.percent(entry["trained_share"]),
+        *(f"{length:,.0f}" for length in lengths),
+        numbers.percent(entry["at_max_length"]),
+        f"{entry['turns']:.1f}",
+    ]
+
+
+def _asked_and_found(ledger: Mapping[str, Any], total: Mapping[str, int]) -> list[str]:
+    """Return a sentence for each thing that the recipe asks for and that did not come out so, and on benchmarks."""
+    sentences = []
+    for entry in ledger["sources"]:
+        if entry.get("share") is not None:
+            reached = numbers.percent(_share(entry["trained_tokens"], total["trained_tokens"]))
+            sentences.append(
+                f"{entry['name']} has {reached} of the trained tokens, of {entry['share'] * 100:g} % asked."
+            )
+        if (missing := (entry.get("take") or 0) - entry["taken"]) > 0:
+            sentences.append(f"{entry['name']} has {missing:,} fewer than the {entry['take']:,} asked for.")
+    expected = ledger.get("expected_total")
+    if expected is not None:
+        difference = total["taken"] - expected
+        more = f"{abs(difference):,} {'more' if difference > 0 else 'fewer'} than" if difference else "as many as"
+        sentences.append(f"{total['taken']:,} conversations are {more} the {expected:,} expected.")
+    if marked := sum(entry.get("marked", 0) for entry in ledger["sources"]):
+        sentences.append(f"{marked:,} conversations hold a benchmark item and were not left out for it.")
+    return sentences
+
+
+def _tokens(counts: Mapping[str, int], totals: Mapping[str, int], same: bool) -> Sequence[str]:
+    taken, examples, tokens, trained = (counts[name] for name in _TOKENS)
+    return [
+        *([] if same else [numbers.count(taken)]),
         numbers.count(examples),
-        numbers.percent(_share(examples, totals[2])),
+        numbers.percent(_share(examples, totals["examples"])),
         numbers.count(tokens),
         numbers.count(trained),
-        numbers.percent(_share(trained, totals[4])),
+        numbers.percent(_share(trained, totals["trained_tokens"])),
         numbers.percent(_share(trained, tokens)),
     ]
+
+
+def _asked_for(entry: Mapping[str, Any]) -> str:
+    """Return what the recipe asks of a source, as short as can be."""
+    times = "" if entry.get("epochs", 1) == 1 else f" ×{entry['epochs']:g}"
+    if entry.get("share") is not None:
+        return f"{entry['share'] * 100:g} %{times}"
+    return (numbers.count(entry["take"]) if entry.get("take") else "all") + times
 
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _row_counts(entry: Mapping[str, Any]) -> list[int]:
-    """Return rows read, then the columns that they sum to."""
-    return [entry["rows_read"], sum(entry["rejected"].values()), *(entry[name] for name in LEDGER_COLUMNS[1:])]
-
-
-def _totals(ledger: Mapping[str, Any]) -> list[int]:
-    rows = [_row_counts(entry) for entry in ledger["sources"]]
-    return [sum(column) for column in zip(*rows, strict=True)] or [0] * (1 + len(LEDGER_COLUMNS))
+def _rows(entry: Mapping[str, Any], name: str) -> int:
+    return sum(entry["rejected"].values()) if name == "rejected" else int(entry[name])
 
 
 def _heading(name: str) -> str:

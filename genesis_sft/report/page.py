@@ -25,7 +25,6 @@ def write_report(
     before: EvalRecord,
     after: EvalRecord,
     ledger: Mapping[str, Any],
-    token_counts: Mapping[str, Mapping[str, Any]],
     metrics: Sequence[Mapping[str, Any]],
     check: Mapping[str, Any],
     provenance: Mapping[str, Any],
@@ -41,8 +40,7 @@ def write_report(
         comparison: Of ``before`` and ``after``.
         before: The record of the base model; its chat answers are shown.
         after: The record of the tuned model, of the same evaluation.
-        ledger: What became of the rows of each source.
-        token_counts: Examples and tokens of each source.
+        ledger: What became of the rows of each source, and the examples and tokens of each; ``ledger.json``.
         metrics: Rows with ``step``, ``loss`` and, where a step was skipped, ``skipped``; in order.
         check: What the check of the base model found; ``verdict``, ``nats_per_token``, ``uniform``, ``unigram``, ...
         provenance: Plain JSON values; each mapping in it becomes a table under its key. Under ``seconds`` (stage to
@@ -55,7 +53,6 @@ def write_report(
         before=before,
         after=after,
         ledger=ledger,
-        token_counts=token_counts,
         metrics=metrics,
         check=check,
         provenance=provenance,
@@ -67,7 +64,6 @@ def write_report(
         "findings": [asdict(finding) for finding in content.findings],
         "comparison": asdict(comparison),
         "ledger": ledger,
-        "token_counts": token_counts,
         "training_loss": [_loss_row(row) for row in metrics],
         "base_check": check,
         "provenance": provenance,

@@ -13,10 +13,9 @@ from genesis_sft.report.compare import Comparison, compare
 from genesis_sft.report.page import write_report
 from genesis_sft.report.verdict import task_kind
 from genesis_sft.run_dir import RunDir, read_manifest
-from genesis_sft.tokens.store import TokenStore
 from genesis_sft.training.loop import TrainingState
 
-_STAGES = ("base", "before", "data", "tokens", "train", "export", "after", "held_out")
+_STAGES = ("base", "questions", "data", "before", "train", "export", "after", "held_out")
 
 
 def report_on_run(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
@@ -32,7 +31,6 @@ def report_on_run(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
         before=before,
         after=after,
         ledger=_ledger(recipe, run_dir),
-        token_counts=TokenStore.open(run_dir.folder("tokens")).counts["train"],
         metrics=TrainingState.open(run_dir.folder("train")).metrics(),
         check=_read(run_dir.folder("base") / "check.json") | {"training_loss": recipe.base.training_loss},
         provenance=_provenance(shown, run_dir, before, after),
@@ -53,11 +51,11 @@ def _without_folders(recipe: Recipe) -> Recipe:
 
 
 def _ledger(recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
-    """Return the ledger with the licences as the recipe states them now."""
+    """Return the ledger with what is only shown, licences and expected total, as the recipe states it now."""
     ledger, licences = _read(run_dir.folder("data") / "ledger.json"), [one.licence for one in recipe.data.sources]
     for entry, licence in zip(ledger["sources"], licences, strict=True):
         entry["licence"] = licence
-    return ledger
+    return ledger | {"expected_total": recipe.data.expected_total}
 
 
 def read_records(run_dir: RunDir) -> tuple[EvalRecord, EvalRecord]:

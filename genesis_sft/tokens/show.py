@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from genesis_sft.checkpoint.control_tokens import add_to_tokenizer
 from genesis_sft.console import say
+from genesis_sft.conversations.clean import read_conversations
 from genesis_sft.conversations.conversation import Conversation
 from genesis_sft.conversations.formats import FORMATS
-from genesis_sft.conversations.sources import read_conversations
-from genesis_sft.errors import InputError, ModelError
+from genesis_sft.errors import DataError, InputError, ModelError
 from genesis_sft.recipe import SourceSection
 from genesis_sft.tokens.chatml import ChatMLEncoder, Encoded, TrainOn
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from transformers import PreTrainedTokenizerBase
 
-_DEFAULT_LIMIT = 3
+_DEFAULT_LIMIT, _DEFAULT_PAGE_LIMIT = 3, 20
 # control characters in data must not reach the terminal as commands: their pictures do (U+2400 and on)
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _VISIBLE |= dict.fromkeys(range(128, 160), 65533) | {0x7F: 0x2421}
@@ -30,55 +31,117 @@ _VISIBLE |= dict.fromkeys(range(128, 160), 65533) | {0x7F: 0x2421}
 Kind = Literal["trained", "masked", "control"]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A conversation to be shown.
+
+    Attributes:
+        row: Its row in the source, from 0.
+        encoded: Its ids and labels.
+        source: Name of the source; empty for a file.
+    """
+
+    row: int
+    encoded: Encoded
+    source: str = ""
+
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+        where = f"{self.source}, row {self.row}" if self.source else f"row {self.row}"
+        return f"{where}: {len(self.encoded.input_ids)} tokens, {self.encoded.num_trained} trained"
+
+
+def show(
+    examples: Iterable[Shown],
+    encoder: ChatMLEncoder,
+    *,
+    limit: int | None = None,
+    as_json: bool = False,
+    html: Path | None = None,
+    show_ids: bool = False,
+) -> int:
+    """Write conversations to stdout, in colour or as JSON lines, one as soon as it is read; or to an HTML page.
+
+    A JSON line holds ``source`` (where there is one), ``row`` (from 0), ``input_ids``, ``trained`` (``[start, stop)``
+    of labels) and ``text`` (what the ids decode to).
+
+    Args:
+        examples: The conversations.
+        encoder: Knows the tokens.
+        limit: How many; when absent 3, on a page 20, all for JSON.
+        as_json: Whether to write JSON lines.
+        html: The page to write instead.
+        show_ids: Whether to list every token with position and id below the text; JSON and the page have them anyway.
+
+    Returns:
+        How many were shown; where there are none, nothing is written.
+    """
+    limit = limit if limit is not None or as_json else _DEFAULT_LIMIT if html is None else _DEFAULT_PAGE_LIMIT
+    shown = islice(examples, limit)
+    first = next(shown, None)
+    if first is None:
+        return 0
+    counted = _Counted(chain([first], shown))
+    if html is not None:
+        from genesis_sft.tokens.show_html import write_page
+
+        write_page(html, counted, encoder)
+    elif as_json:
+        _write_json(counted, encoder)
+    else:
+        _write_text(counted, encoder, show_ids)
+    return counted.number
+
+
 def show_file(
     path: str | Path,
     tokenizer_path: str | Path,
     *,
     limit: int | None = None,
+    row: int | None = None,
     as_json: bool = False,
+    html: Path | None = None,
     format: str = "auto",
     train_on: Sequence[str] = ("assistant", "end_of_turn"),
     reasoning: str = "keep",
     show_ids: bool = False,
 ) -> None:
-    """Write conversations of a file to stdout: in colour, or as JSON lines, one as soon as its row is read.
-
-    A JSON line holds ``row`` (row in the file, from 0), ``input_ids``, ``trained`` (``[start, stop)`` of labels)
-    and ``text`` (what the ids decode to).
+    """Show conversations of a file; see `show`.
 
     Args:
-        path: Conversations: .jsonl, .jsonl.gz, .json, .parquet.
+        path: Conversations: .jsonl, .json, .csv, .parquet, .arrow.
         tokenizer_path: Model folder, or a tokenizer.json. Control tokens that it lacks are added in memory.
-        limit: How many conversations; 3 when absent, all for JSON.
+        limit: How many conversations.
+        row: The row to show, from 0, and no other.
         as_json: Whether to write JSON lines.
+        html: The page to write instead.
         format: Format of the rows.
         train_on: What is trained on, as in a recipe.
-        reasoning: ``"keep"`` or ``"strip"``, as in a recipe.
-        show_ids: Whether to list every token with position and id below the text; JSON has the ids anyway.
+        reasoning: ``"keep"``, ``"strip"`` or ``"empty"``, as in a recipe.
+        show_ids: Whether to list every token with position and id below the text.
 
     Raises:
-        DataError: The file cannot be read, or a row is no conversation.
+        DataError: The file cannot be read, a row before the last one shown is no conversation, or there is no such row.
         ModelError: There is no tokenizer, or it is not safe to use.
         InputError: An option has no such value.
     """
     _require("format", format, ("auto", *FORMATS))
-    _require("reasoning", reasoning, ("keep", "strip"))
+    _require("reasoning", reasoning, ("keep", "strip", "empty"))
     if tuple(train_on) not in (("assistant",), ("assistant", "end_of_turn")):
         raise InputError(f"expected train_on assistant or assistant,end_of_turn; found {','.join(train_on)}")
     source = SourceSection(name="file", path=str(path), format=cast(Any, format))
     rules = cast(Sequence[TrainOn], train_on)
     encoder = ChatMLEncoder(load_tokenizer(Path(tokenizer_path)), rules, cast(Any, reasoning))
-    limit = limit if limit is not None or as_json else _DEFAULT_LIMIT
-    conversations: Iterator[Conversation] = islice(read_conversations(source), limit)
-    first = next(conversations, None)
-    if first is None:
+    conversations: Iterator[Conversation] = read_conversations(source)
+    if row is not None:
+        conversations = islice((one for one in conversations if one.row == row), 1)
+    examples = (Shown(one.row, encoder.encode(one)) for one in conversations)
+    number = show(examples, encoder, limit=limit, as_json=as_json, html=html, show_ids=show_ids)
+    if not number and row is not None:
+        raise DataError(f"expected a conversation in row {row} of {path}, found none", hint="Rows are counted from 0.")
+    if not number:
         say(f"no conversations in {path}")
-        return
-    conversations = chain([first], conversations)
-    if as_json:
-        _write_json(conversations, encoder)
-    else:
-        _write_text(conversations, encoder, show_ids)
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -126,11 +189,24 @@ def _require(option: str, value: str, allowed: Sequence[str]) -> None:
         raise InputError(f"expected {option} to be one of {', '.join(allowed)}; found {value!r}")
 
 
-def _write_json(conversations: Iterator[Conversation], encoder: ChatMLEncoder) -> None:
-    for conversation in conversations:
-        encoded = encoder.encode(conversation)
+class _Counted:
+    """Iterates, and knows how far it came."""
+
+    def __init__(self, examples: Iterable[Shown]) -> None:
+        self._examples, self.number = examples, 0
+
+    def __iter__(self) -> Iterator[Shown]:
+        for one in self._examples:
+            self.number += 1
+            yield one
+
+
+def _write_json(examples: Iterable[Shown], encoder: ChatMLEncoder) -> None:
+    for one in examples:
+        encoded = one.encoded
         line = {
-            "row": conversation.row,
+            **({"source": one.source} if one.source else {}),
+            "row": one.row,
             "input_ids": encoded.input_ids,
             "trained": encoded.trained,
             "text": encoder.decode(encoded.input_ids, show_special=True),
@@ -139,7 +215,7 @@ def _write_json(conversations: Iterator[Conversation], encoder: ChatMLEncoder) -
         sys.stdout.flush()
 
 
-def _write_text(conversations: Iterator[Conversation], encoder: ChatMLEncoder, show_ids: bool) -> None:
+def _write_text(examples: Iterable[Shown], encoder: ChatMLEncoder, show_ids: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -152,14 +228,11 @@ def _write_text(conversations: Iterator[Conversation], encoder: ChatMLEncoder, s
     else:
         legend = Text("[[ ]] around what is trained")
     console.print(legend)
-    for conversation in conversations:
-        encoded = encoder.encode(conversation)
-        console.print(
-            f"\nrow {conversation.row}: {len(encoded.input_ids)} tokens, {encoded.num_trained} trained", markup=False
-        )
-        console.print(_as_text(encoded, encoder, in_colour), end="")
+    for one in examples:
+        console.print(f"\n{one.title}", markup=False)
+        console.print(_as_text(one.encoded, encoder, in_colour), end="")
         if show_ids:
-            _print_ids(encoded, encoder, console)
+            _print_ids(one.encoded, encoder, console)
 
 
 def _as_text(encoded: Encoded, encoder: ChatMLEncoder, in_colour: bool) -> Any:

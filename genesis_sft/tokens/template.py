@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from genesis_sft.checkpoint.control_tokens import THINK, THINK_END
 from genesis_sft.conversations.conversation import Conversation, Message
+from genesis_sft.tokens.rendering import EMPTY_THOUGHT, Reasoning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,8 +35,8 @@ class TemplateProof:
     """How often template and encoder gave the same ids.
 
     No template can be right on every conversation: it renders one text, in which a control token that someone typed
-    *is* a control token, and white space at the start of a message may merge with the line break before it.
-    Conversations with either are left out and counted.
+    *is* a control token, and white space at the start of a message may merge with the line break before it (not where
+    messages are encoded in one piece with their header). Conversations with either are left out and counted.
 
     Attributes:
         n: All conversations that were given.
@@ -77,7 +79,7 @@ def template_matches(
             num_exempt += 1
             continue
         expected = encoder.encode(conversation).input_ids
-        rows = [_as_row(message, encoder.keeps_reasoning) for message in conversation.messages]
+        rows = [_as_row(message, encoder.reasoning) for message in conversation.messages]
         found = tokenizer.apply_chat_template(rows, tokenize=True, return_dict=False)
         if found == expected:
             num_equal += 1
@@ -89,7 +91,8 @@ def template_matches(
 def _is_exempt(conversation: Conversation, encoder: ChatMLEncoder) -> bool:
     for message in conversation.messages:
         reasoning = message.reasoning if encoder.keeps_reasoning else None
-        if reasoning is None and message.content[0].isspace():
+        follows_header = reasoning is None and not (encoder.reasoning == "empty" and message.role == "assistant")
+        if follows_header and not encoder.header_in_one_piece and message.content[0].isspace():
             return True
         texts = message.content if reasoning is None else reasoning + message.content
         if any(name in texts for name in encoder.text.added.values()):
@@ -97,9 +100,14 @@ def _is_exempt(conversation: Conversation, encoder: ChatMLEncoder) -> bool:
     return False
 
 
-def _as_row(message: Message, keep_reasoning: bool) -> dict[str, Any]:
+def _as_row(message: Message, policy: Reasoning) -> dict[str, Any]:
     row = {"role": message.role, "content": message.content}
-    return row | {"reasoning": message.reasoning} if keep_reasoning and message.reasoning is not None else row
+    if policy == "empty" and message.role == "assistant":
+        # the template has no such rule of its own: it is given the text
+        return row | {"content": f"{THINK}{EMPTY_THOUGHT}{THINK_END}\n\n{message.content}"}
+    if policy == "keep" and message.reasoning is not None:
+        return row | {"reasoning": message.reasoning}
+    return row
 
 
 def _describe(conversation: Conversation, encoder: ChatMLEncoder, expected: list[int], found: list[int]) -> str:

@@ -29,9 +29,10 @@ from genesis_sft.batches.packing import pack
 from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.console import progress
 from genesis_sft.errors import CheckFailed, DataError, InputError, ModelError
+from genesis_sft.mixture.store import TokenStore
+from genesis_sft.mixture.table import TokenTable
 from genesis_sft.recipe import TrainingSection
 from genesis_sft.run_dir import write_json
-from genesis_sft.tokens.store import TokenStore, TokenTable
 from genesis_sft.training.attention import SEGMENT_ATTENTION
 from genesis_sft.training.metrics import METRICS_FILE, MetricsLog, count_steps, read_metrics
 from genesis_sft.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate

@@ -94,6 +94,29 @@ def test_only_think_at_the_start_of_an_assistant_message_is_reasoning(content, e
     assert make_message("user", content, turn=0) == Message("user", content)
 
 
+def test_empty_think_leaves_neither_reasoning_nor_its_literal():
+    for empty in ("<think></think>", "<think>\n\n</think>\n\n", "<think> </think>\r\n"):
+        assert make_message("assistant", f"{empty}4", turn=1) == Message("assistant", "4")
+
+
+def test_texts_are_kept_as_they_are():
+    text = "\r\n e\u0301 \ufb01 <|im_end|> \x00\u200b\ufeff\n\n"
+    assert make_message("user", text, turn=0).content == text
+    assert make_message("assistant", text, " r ", turn=1) == Message("assistant", text, " r ")
+
+
+def test_a_system_message_without_text_is_an_empty_one():
+    assert make_message("system", None, turn=0) == Message("system", "")
+    with pytest.raises(BadRow, match="expected content of message 0 to be text, found null"):
+        make_message("user", None, turn=0)
+
+
+def test_a_whole_book_of_white_space_is_not_repeated_in_the_message():
+    with pytest.raises(BadRow) as caught:
+        Conversation((USER, Message("assistant", " " * 1_000_000)))
+    assert len(str(caught.value)) < 120
+
+
 def test_reasoning_of_its_own_field_leaves_the_content_as_it_is():
     message = make_message("assistant", "<think>a</think>b", "c", turn=1)
     assert message == Message("assistant", "<think>a</think>b", "c")
@@ -115,14 +138,16 @@ answers = texts.filter(str.strip)
 
 
 @given(
-    st.lists(st.tuples(texts, answers, st.none() | answers), min_size=1, max_size=4),
+    st.lists(
+        st.tuples(texts, answers, st.none() | answers, st.sampled_from([None, True, False])), min_size=1, max_size=4
+    ),
     st.none() | answers,
     st.integers(0),
 )
 def test_the_json_line_gives_the_conversation_back_exactly(exchanges, system, row):
-    messages = [Message("system", system)] if system else []
-    for question, answer, reasoning in exchanges:
-        messages += [Message("user", question), Message("assistant", answer, reasoning)]
+    messages = [Message("system", system, train=False)] if system else []
+    for question, answer, reasoning, train in exchanges:
+        messages += [Message("user", question), Message("assistant", answer, reasoning, train)]
     conversation = Conversation(tuple(messages), source="s", row=row)
     line = conversation.to_json()
     assert "\n" not in line
@@ -131,7 +156,7 @@ def test_the_json_line_gives_the_conversation_back_exactly(exchanges, system, ro
 
 def test_conversations_load_neither_torch_nor_transformers():
     code = (
-        "import sys, genesis_sft.conversations.mixture as m;"
+        "import sys, genesis_sft.conversations.clean, genesis_sft.conversations.identity;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'datasets', 'pyarrow')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

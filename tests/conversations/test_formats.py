@@ -50,6 +50,9 @@ def test_sharegpt_with_every_speaker():
         ("chatgpt", "assistant"),
         ("model", "assistant"),
         ("bing", "assistant"),
+        ("bard", "assistant"),
+        ("GPT", "assistant"),
+        ("Human", "user"),
         ("system", "system"),
     ]:
         assert FORMATS["sharegpt"]({"conversations": [{"from": name, "value": "x"}]}) == (Message(role, "x"),)
@@ -62,6 +65,51 @@ def test_openhermes_system_prompt_counts_only_where_no_turn_is_the_systems():
     messages = FORMATS["sharegpt"](with_prompt | {"conversations": turns})
     assert [message.role for message in messages] == ["system", "user", "assistant"]
     assert messages[0].content == "You are a cook."
+
+
+def test_a_system_turn_without_text_is_dropped_and_any_other_is_refused():
+    turns = [{"from": "system", "value": None}, {"from": "human", "value": "a"}]
+    assert FORMATS["sharegpt"]({"conversations": turns}) == (Message("user", "a"),)
+    with pytest.raises(BadRow, match="expected content of message 1 to be text, found null"):
+        FORMATS["sharegpt"]({"conversations": [turns[1], {"from": "gpt", "value": None}]})
+
+
+def test_tulu_rows_with_their_other_columns():
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    row = {"id": "oasst1_4", "messages": messages, "source": "ai2-adapt-dev/oasst1_converted"}
+    assert FORMATS["messages"](row) == (Message("user", "a"), Message("assistant", "b"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "train"),
+    [
+        ({"train": True}, True),
+        ({"train": False}, False),
+        ({"training": False}, False),
+        ({"weight": 0}, False),
+        ({"weight": 1}, True),
+        ({"weight": 1.0}, True),
+        ({"weight": 0, "train": False}, False),
+        ({"weight": None, "train": None, "training": None}, None),
+        ({"weight": None, "training": True}, True),
+    ],
+)
+def test_a_turn_says_whether_it_is_trained_on(fields, train):
+    for role, speaker in (("user", "human"), ("assistant", "gpt")):
+        expected = (Message(role, "x", None, train),)
+        assert FORMATS["messages"]({"messages": [{"role": role, "content": "x", **fields}]}) == expected
+        assert FORMATS["sharegpt"]({"conversations": [{"from": speaker, "value": "x", **fields}]}) == expected
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content", "thinking"])
+def test_reasoning_has_three_names(field):
+    turn = {"role": "assistant", "content": "4", "reasoning": "", "reasoning_content": None, field: "2+2"}
+    assert FORMATS["messages"]({"messages": [turn]}) == (Message("assistant", "4", "2+2"),)
+
+
+def test_columns_of_csv_are_those_of_alpaca_and_metamath():
+    row = {"instruction": "a", "input": "", "output": "<think>r</think>b", "text": "c"}
+    assert FORMATS["alpaca"](row) == (Message("user", "a"), Message("assistant", "b", "r"))
 
 
 @pytest.mark.parametrize("empty", [{"input": ""}, {"input": "  "}, {"input": None}, {}])
@@ -136,6 +184,42 @@ def test_the_format_is_told_by_the_keys():
             "no from",
             "expected the field 'from', found 'role', 'content'",
         ),
+        (
+            "messages",
+            {"messages": [{"role": "tool", "content": "a"}]},
+            "unknown role",
+            "expected a role at message 0, found 'tool'; it is none of system, user, assistant",
+        ),
+        (
+            "messages",
+            {"messages": [{"role": "user", "content": "a", "train": 1}]},
+            "wrong type",
+            "expected train of message 0 to be true or false, found a number 1",
+        ),
+        (
+            "messages",
+            {"messages": [{"role": "user", "content": "a", "weight": True}]},
+            "wrong type",
+            "expected weight of message 0 to be 0 or 1, found true or false True",
+        ),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "gpt", "value": "a", "weight": 0.5}]},
+            "wrong type",
+            "expected weight of message 0 to be 0 or 1, found a number 0.5",
+        ),
+        (
+            "messages",
+            {"messages": [{"role": "user", "content": "a", "weight": 0, "train": True}]},
+            "contradicting fields",
+            "expected train and weight of message 0 to say the same",
+        ),
+        (
+            "messages",
+            {"messages": [{"role": "assistant", "content": "a", "reasoning": ["b"]}]},
+            "wrong type",
+            "expected reasoning of message 0 to be text, found a list ['b']",
+        ),
         ("alpaca", {"instruction": "a"}, "no output", "expected the field 'output', found 'instruction'"),
         (
             "alpaca",
@@ -155,3 +239,24 @@ def test_a_bad_row_says_what_was_expected_and_what_was_found(name, row, reason, 
     with pytest.raises(BadRow) as caught:
         FORMATS[name](row)
     assert (caught.value.reason, str(caught.value)) == (reason, message)
+
+
+def test_a_message_holds_little_of_a_large_row():
+    many = {f"key {number}" * 10: 0 for number in range(10_000)}
+    deep = []
+    for _ in range(900):
+        deep = [deep]
+    rows = [
+        many,
+        {"messages": [many]},
+        {"messages": deep},
+        {"messages": [{"role": deep, "content": "a"}]},
+        {"messages": [{"role": "u" * 1_000_000, "content": "a"}]},
+        {"messages": [{"role": "user", "content": {"text": "a" * 1_000_000}}]},
+    ]
+    for row in rows:
+        for read in (FORMATS["messages"], detect_format):
+            if read is FORMATS["messages"] or "messages" not in row:
+                with pytest.raises(BadRow) as caught:
+                    read(row)
+                assert len(str(caught.value)) < 400

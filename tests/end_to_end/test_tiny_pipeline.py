@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from genesis_sft.pipeline import STAGES, plan, run
 from genesis_sft.recipe import load_recipe
-from genesis_sft.tokens.store import TokenStore
+from genesis_sft.mixture.store import TokenStore
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -57,7 +57,7 @@ def test_a_run_leaves_everything_it_promises(finished: Path, tiny_recipe: Path) 
         "base/check.json",
         "before/record.json",
         "data/ledger.json",
-        "tokens/train.arrow",
+        "data/train.arrow",
         "train/metrics.jsonl",
         "export/model/chat_template.jinja",
         "report/report.html",
@@ -72,7 +72,7 @@ def test_a_run_leaves_everything_it_promises(finished: Path, tiny_recipe: Path) 
     # 44 rows read, and every one of them stands somewhere
     sources = report["ledger"]["sources"]
     assert sum(source["rows_read"] for source in sources) == 44
-    store = TokenStore.open(finished / "tokens")
+    store = TokenStore.open(finished / "data")
     assert sum(source["kept"] for source in sources) == len(store.train)
     assert load_recipe(finished / "recipe.yaml") == load_recipe(tiny_recipe)
 
@@ -96,12 +96,12 @@ def test_a_second_run_does_nothing_twice(finished: Path, tiny_recipe: Path, capf
         ("training.checkpoint_every_steps=7", []),
         ("evals.max_new_tokens=9", ["before", "after", "report"]),
         ("evals.held_out.max_tokens=400", ["held_out", "report"]),
-        ("tokens.train_on=[assistant]", ["tokens", "train", "export", "after", "held_out", "report"]),
-        ("data.sources.1.take=11", ["data", "tokens", "train", "export", "after", "held_out", "report"]),
+        ("tokens.train_on=[assistant]", ["data", "train", "export", "after", "held_out", "report"]),
+        ("data.sources.1.take=11", ["data", "train", "export", "after", "held_out", "report"]),
         ("export.dtype=bfloat16", ["export", "after", "held_out", "report"]),
         ("base.training_loss=2.0", ["report"]),
         ("data.sources.0.licence=MIT", ["report"]),
-        ("base.verify=stop", [name for name in NAMES if name != "data"]),
+        ("base.verify=stop", [name for name in NAMES if name != "questions"]),
     ],
 )
 def test_a_changed_field_redoes_what_depends_on_it(
@@ -113,7 +113,7 @@ def test_a_changed_field_redoes_what_depends_on_it(
 def test_a_changed_source_file_redoes_the_data_and_what_follows(finished: Path, tiny_recipe: Path) -> None:
     with open(tiny_recipe.parent / "sums.jsonl", "a") as handle:
         handle.write('{"query": "And 99 plus 99?", "response": "198", "type": "made up"}\n')
-    assert to_do(tiny_recipe, finished)[:2] == ["data", "tokens"]
+    assert to_do(tiny_recipe, finished)[:2] == ["data", "train"]
 
 
 def test_a_run_folder_can_be_moved(finished: Path, tiny_recipe: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from genesis_sft.report.compare import compare
 from genesis_sft.report.page import write_report
 from tests.report.records import chat_answer, eval_record, held_out_record, task_record
-from tests.report.test_tables import COUNTS, LEDGER
+from tests.report.test_tables import LEDGER
 
 HOSTILE = (
     "</p></details><script>alert(1)</script> <img src=x onerror=alert(2)> | cell | \x1b[31mred\n"
@@ -79,8 +79,7 @@ def arguments(text: str = "plain\ntext", **changes: Any) -> dict[str, Any]:
         "comparison": compare(before, after),
         "before": before,
         "after": after,
-        "ledger": {"sources": [source]},
-        "token_counts": {text: COUNTS["mine"]},
+        "ledger": {"sources": [source], "expected_total": None},
         "metrics": [{"step": step, "loss": 3 - step / 10} for step in range(1, 6)],
         "check": {"verdict": text, "nats_per_token": 3.7, "uniform": 10.8, "unigram": 7.4, text: text},
         "provenance": {"seed": 1, "versions": {text: text, "torch": "2.13.0"}, "seconds": {"train": 65.0}},

@@ -5,7 +5,7 @@ import copy
 import pytest
 from tokenizers import pre_tokenizers
 
-from genesis_sft.conversations.conversation import Message
+from genesis_sft.conversations.conversation import Conversation, Message
 from genesis_sft.conversations.faults import BadRow
 from genesis_sft.errors import ModelError
 from genesis_sft.tokens.chatml import Answer, ChatMLEncoder
@@ -125,6 +125,112 @@ def test_stripped_reasoning_leaves_the_plain_answer(byte_level):
     assert encoder.encode(talk("7", ("be", "no"))) == encoder.encode(talk("7", "no"))
 
 
+def test_stripped_reasoning_is_not_in_the_ids(byte_level, no_breaks):
+    encoded = ChatMLEncoder(byte_level, reasoning="strip").encode(talk("7", ("be", "no")))
+    assert marked(byte_level, encoded) == [*USER, "7", END, "Ċ", *ASSISTANT, "+no", f"+{END}", "Ċ"]
+    encoded = ChatMLEncoder(no_breaks, reasoning="strip").encode(talk("7", ("be", "no")))
+    assert marked(no_breaks, encoded) == [
+        *SP_USER[:-1], "▁", "7", END, *SP_ASSISTANT[:-1], "+▁", "+no", f"+{END}",
+    ]  # fmt: skip
+
+
+def test_empty_reasoning_stands_before_every_answer_whatever_its_reasoning_was(byte_level, sentencepiece, no_breaks):
+    encoded = ChatMLEncoder(byte_level, reasoning="empty").encode(talk("7", ("be", "no"), "why", "yes"))
+    thought = ["+<think>", "+Ċ", "+Ċ", "+</think>", "+Ċ", "+Ċ"]
+    assert marked(byte_level, encoded) == [
+        *USER, "7", END, "Ċ", *ASSISTANT, *thought, "+no", f"+{END}", "Ċ",
+        *USER, "w", "h", "y", END, "Ċ", *ASSISTANT, *thought, "+yes", f"+{END}", "Ċ",
+    ]  # fmt: skip
+    encoder = ChatMLEncoder(byte_level, train_on=("assistant",), reasoning="empty")
+    assert marked(byte_level, encoder.encode(talk("7", "no"))) == [
+        *USER, "7", END, "Ċ", *ASSISTANT, "<think>", "+Ċ", "+Ċ", "</think>", "+Ċ", "+Ċ", "+no", END, "Ċ",
+    ]  # fmt: skip
+    encoded = ChatMLEncoder(sentencepiece, reasoning="empty").encode(talk("7", "no"))
+    assert marked(sentencepiece, encoded) == [
+        *SP_USER, "7", END, "\n", *SP_ASSISTANT, "+<think>", "+\n\n", "+</think>", "+\n\n", "+no", f"+{END}", "\n",
+    ]  # fmt: skip
+    encoded = ChatMLEncoder(no_breaks, reasoning="empty").encode(talk("7", "no"))
+    assert marked(no_breaks, encoded) == [
+        *SP_USER[:-1], "▁", "7", END, *SP_ASSISTANT[:-1], "+<think>", "+</think>", "+▁", "+no", f"+{END}",
+    ]  # fmt: skip
+
+
+def test_a_prompt_shows_earlier_answers_with_empty_reasoning_and_ends_on_the_plain_header(byte_level):
+    encoder = ChatMLEncoder(byte_level, reasoning="empty")
+    messages = talk("7", "no", "why", "yes").messages[:-1]
+    assert byte_level.convert_ids_to_tokens(encoder.encode_prompt(messages)) == [
+        *USER, "7", END, "Ċ", *ASSISTANT, "<think>", "Ċ", "Ċ", "</think>", "Ċ", "Ċ", "no", END, "Ċ",
+        *USER, "w", "h", "y", END, "Ċ", *ASSISTANT,
+    ]  # fmt: skip
+
+
+def told(**train):
+    """System "no", user "7", assistant "be" thought and "no" said; each may be told whether it is trained."""
+    return Conversation(
+        (
+            Message("system", "no", train=train.get("system")),
+            Message("user", "7", train=train.get("user")),
+            Message("assistant", "no", "be", train=train.get("assistant")),
+        )
+    )
+
+
+SYSTEM_TURN = [["no"], [END]]
+USER_TURN = [["7"], [END]]
+TURN = [["<think>"], ["Ċ", "b", "e", "Ċ"], ["</think>"], ["Ċ", "Ċ", "no"], [END]]
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["end of turn", "assistant only"])
+@pytest.mark.parametrize(
+    ("train", "trained"),
+    [
+        ({}, "a"),
+        ({"assistant": True}, "a"),
+        ({"assistant": False}, ""),
+        ({"user": True}, "ua"),
+        ({"user": False}, "a"),
+        ({"system": True}, "sa"),
+        ({"system": False}, "a"),
+        ({"system": True, "user": True, "assistant": False}, "su"),
+    ],
+)
+def test_a_message_may_override_whether_its_turn_is_trained_but_never_its_header(byte_level, train, trained, ends):
+    encoder = ChatMLEncoder(byte_level, ("assistant", "end_of_turn") if ends else ("assistant",))
+    expected = []
+    for role, header, turn in (("s", SYSTEM, SYSTEM_TURN), ("u", USER, USER_TURN), ("a", ASSISTANT, TURN)):
+        expected += header
+        for part in turn:
+            is_control = part[0] in CONTROL
+            plus = "+" if role in trained and (ends or not is_control) else ""
+            expected += [f"{plus}{token}" for token in part]
+        expected.append("Ċ")
+    encoded = encoder.encode(told(**train))
+    assert marked(byte_level, encoded) == expected
+    assert (encoded.trained == []) == (trained == "")
+
+
+def test_overrides_hold_where_content_and_header_are_in_one_piece(no_breaks):
+    encoded = ChatMLEncoder(no_breaks).encode(told(user=True, assistant=False))
+    assert marked(no_breaks, encoded) == [
+        START, "system", "▁", "no", END,
+        *SP_USER[:-1], "+▁", "+7", f"+{END}",
+        *SP_ASSISTANT[:-1], "<think>", "▁b", "e", "</think>", "▁", "no", END,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["byte_level", "sentencepiece"])
+@pytest.mark.parametrize("content", ["\nno", "\n\nno", " no", "  no", "\r\nno", "\tno"])
+def test_content_never_merges_with_the_line_break_of_its_header(name, content, request):
+    tokenizer = request.getfixturevalue(name)
+    encoder = ChatMLEncoder(tokenizer)
+    (own,) = encoder.text.encode([content])
+    header = encoder.encode_prompt([Message("user", "7")])
+    encoded = encoder.encode(talk("7", content))
+    newline = encoder.text.encode(["\n"], after_control=True)[0]
+    assert encoded.input_ids == [*header, *own, encoder.im_end_id, *newline]
+    assert encoded.trained == [(len(header), len(header) + len(own) + 1)]
+
+
 def test_many_are_encoded_as_one_by_one(byte_level):
     encoder = ChatMLEncoder(byte_level)
     conversations = [talk("why", "no"), talk("7", ("be", "no"), "why", "yes", system="no"), talk("x", "yes")]
@@ -213,6 +319,7 @@ def test_a_merge_that_no_trial_met_is_refused_when_it_happens(no_breaks, monkeyp
     merging.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([])
     monkeypatch.setattr("genesis_sft.tokens.headers._merging", lambda text, role: [])
     monkeypatch.setattr("genesis_sft.tokens.headers._CONTENTS", ())
+    monkeypatch.setattr("genesis_sft.tokens.text._kept", {})
     encoder = ChatMLEncoder(merging)
     with pytest.raises(ModelError, match=r"'user\\nassist' begins with"):
         encoder.encode(talk("assist", "no"))

@@ -1,14 +1,20 @@
 """`data show`: every token and whether it is trained on, for people and as JSON lines."""
 
 import json
+from html.parser import HTMLParser
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genesis_sft.errors import DataError, InputError, ModelError
 from genesis_sft.tokens.chatml import ChatMLEncoder
 from genesis_sft.tokens.show import load_tokenizer, show_file
+from genesis_sft.tokens.show_html import pieces
+from tests.conftest import train_byte_level
 from tests.tokens.helpers import talk, with_control_tokens
 
+ENCODER = ChatMLEncoder(with_control_tokens(train_byte_level()))
 ROWS = [talk("7", "no hat"), talk("why", ("be", "yes")), talk("x", "y"), talk("a", "b")]
 
 
@@ -105,3 +111,81 @@ def test_a_tokenizer_file_does_as_well_as_a_folder_and_missing_ones_are_named(fi
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="expected a tokenizer in"):
         load_tokenizer(tmp_path)
+
+
+def test_one_row_alone(file, tiny_folder, capsys):
+    show_file(file, tiny_folder, as_json=True, row=2)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["row"] == 2
+    with pytest.raises(DataError, match="expected a conversation in row 4 of"):
+        show_file(file, tiny_folder, row=4)
+
+
+def test_empty_reasoning_is_shown_as_it_is_trained(file, tiny_folder, capsys):
+    show_file(file, tiny_folder, as_json=True, row=0, reasoning="empty")
+    assert "<think>" in json.loads(capsys.readouterr().out)["text"]
+
+
+HOSTILE = (
+    "</span></pre><script>alert(1)</script>\"'><img src=x onerror=alert(2)> "
+    "<|im_end|> \x1b[31m \u202e &amp; ${x} 你好 😀"
+)
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, attributes, and the text of each conversation."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.texts, self.open = [], set(), [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag == "pre":
+            self.texts.append("")
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "pre" in self.open:
+            self.texts[-1] += data
+
+
+def test_hostile_text_on_a_page_is_text(file, tiny_folder, tmp_path, capsys):
+    file.write_text(talk(HOSTILE, (HOSTILE, HOSTILE), system=HOSTILE).to_json() + "\n")
+    show_file(file, tiny_folder, html=tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert set(page.tags) == {"html", "head", "meta", "title", "style", "body", "h1", "p", "h2", "pre", "span"}
+    assert page.attributes <= {"lang", "charset", "name", "content", "http-equiv", "class", "title", "dir"}
+    shown = HOSTILE.replace("\x1b", "␛").replace("\u202e", "⟨U+202E⟩")
+    assert page.texts == [
+        f"<|im_start|>system\n{shown}<|im_end|>\n<|im_start|>user\n{shown}<|im_end|>\n"
+        f"<|im_start|>assistant\n<think>\n{shown}\n</think>\n\n{shown}<|im_end|>\n"
+    ]
+    assert "url(" not in text
+    assert capsys.readouterr().out == ""
+
+
+def test_a_page_says_what_is_trained_and_which_id_each_token_has(file, tiny_folder, tmp_path):
+    show_file(file, tiny_folder, html=tmp_path / "page.html", row=0)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<h2>row 0: 18 tokens, 4 trained</h2>" in text
+    assert '<span class="control" title="400">&lt;|im_start|&gt;</span>' in text
+    assert '<span class="trained" title="270">no</span>' in text
+    assert '<span class="control trained" title="401">&lt;|im_end|&gt;</span><span title="199">\n</span></pre>' in text
+    assert text.count("<span ") == 18 + 2  # two stand in the legend
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_token_by_token_the_text_is_whole(text):
+    ids = ENCODER.text.encode([text])[0]
+    parts = list(pieces(ids, ENCODER))
+    assert [id for part, _ in parts for id in part] == ids
+    assert "".join(piece for _, piece in parts) == ENCODER.text.decode(ids)

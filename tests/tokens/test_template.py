@@ -2,11 +2,11 @@
 
 import pytest
 
-from genesis_sft.conversations.sources import read_conversations
+from genesis_sft.conversations.clean import read_conversations
 from genesis_sft.recipe import SourceSection
 from genesis_sft.tokens.chatml import CHAT_TEMPLATE, ChatMLEncoder, template_matches
 from tests.conftest import train_byte_level, train_sentencepiece_like
-from tests.tokens.helpers import metaspace, prepending, talk, with_control_tokens
+from tests.tokens.helpers import losing_line_breaks, metaspace, prepending, talk, with_control_tokens
 
 CONVERSATIONS = [
     talk("why", "no hat"),
@@ -19,7 +19,7 @@ def sentencepiece():
     return with_control_tokens(train_sentencepiece_like())
 
 
-@pytest.mark.parametrize("reasoning", ["keep", "strip"])
+@pytest.mark.parametrize("reasoning", ["keep", "strip", "empty"])
 @pytest.mark.parametrize(
     "make",
     [
@@ -35,7 +35,7 @@ def test_template_and_encoder_give_the_same_ids(make, reasoning):
     tokenizer = make()
     tokenizer.chat_template = CHAT_TEMPLATE
     encoder = ChatMLEncoder(tokenizer, reasoning=reasoning)
-    conversations = CONVERSATIONS if reasoning == "keep" else CONVERSATIONS[:2]
+    conversations = CONVERSATIONS[:2] if reasoning == "strip" else CONVERSATIONS
     proof = template_matches(tokenizer, encoder, conversations)
     assert proof.first_difference is None
     assert (proof.n, proof.n_equal, proof.n_exempt) == (len(conversations), len(conversations), 0)
@@ -67,6 +67,21 @@ def test_the_known_limits_of_templates_are_left_out_and_counted():
     proof = template_matches(tokenizer, ChatMLEncoder(tokenizer), [*limits, talk("a", "b")])
     assert (proof.n, proof.n_equal, proof.n_exempt, proof.first_difference) == (5, 1, 4, None)
     assert proof.holds
+
+
+def test_white_space_in_front_is_compared_where_headers_and_content_are_one_piece():
+    tokenizer = losing_line_breaks(sentencepiece())
+    tokenizer.chat_template = CHAT_TEMPLATE
+    proof = template_matches(tokenizer, ChatMLEncoder(tokenizer), [talk("\na", " b"), talk(" a", "\n\nb")])
+    assert (proof.n, proof.n_equal, proof.n_exempt, proof.first_difference) == (2, 2, 0, None)
+
+
+def test_an_answer_with_empty_reasoning_may_begin_with_white_space():
+    tokenizer = with_control_tokens(train_byte_level())
+    tokenizer.chat_template = CHAT_TEMPLATE
+    encoder = ChatMLEncoder(tokenizer, reasoning="empty")
+    proof = template_matches(tokenizer, encoder, [talk("a", "\n b"), talk("\na", "b")])
+    assert (proof.n, proof.n_equal, proof.n_exempt, proof.first_difference) == (2, 1, 1, None)
 
 
 def test_a_wrong_template_is_caught_with_the_place_where_it_goes_wrong():

@@ -141,7 +141,7 @@ def test_control_tokens_that_swallow_the_text_beside_them_are_refused(tiny_token
 
 def test_a_tokenizer_that_lets_a_control_token_through_is_refused(monkeypatch):
     # as if hiding names did not work: Unigram then finds them in its vocabulary
-    monkeypatch.setattr("genesis_sft.tokens.text._hide_names", lambda model, names: None)
+    monkeypatch.setattr("genesis_sft.tokens.control_free._hide_names", lambda model, names: None)
     with pytest.raises(ModelError, match=r"turns the text '<s>' into '<s>'"):
         TextTokenizer(unigram(), CONTROL)
 

@@ -7,14 +7,14 @@ import pytest
 
 from genesis_sft.checkpoint.base import prepare_base
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.conversations.mixture import build_mixture
+from genesis_sft.mixture.store import TokenStore
+from genesis_sft.pipeline import prepare_data
 from genesis_sft.recipe import BaseSection, DataSection, SourceSection, TokensSection
-from genesis_sft.tokens.store import TokenStore, tokenize_mixture
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
-    """A folder with ``base/`` and ``tokens/`` as the pipeline leaves them."""
+    """A folder with ``base/`` and ``data/`` as the pipeline leaves them."""
     folder = tmp_path_factory.mktemp("tiny-run")
     rows = [
         {
@@ -26,12 +26,12 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pat
         for number in range(40)
     ]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    for name in ("base", "data", "tokens"):
+    for name in ("base", "data"):
         (folder / name).mkdir()
     base = prepare_base(BaseSection(model=str(tiny_folder), verify="warn"), folder / "base").model
     source = SourceSection(name="sums", path=str(folder / "rows.jsonl"))
-    mixture = build_mixture(DataSection(sources=(source,), held_out=0.2), 0, folder / "data")
-    tokenize_mixture(TokensSection(), mixture, base.load_tokenizer(), folder / "tokens")
+    data = DataSection(sources=(source,), held_out=0.2)
+    prepare_data(data, TokensSection(), 0, base.load_tokenizer(), (), folder / "data")
     return folder
 
 
@@ -42,4 +42,4 @@ def tiny_base(tiny_run: Path) -> ModelDir:
 
 @pytest.fixture(scope="session")
 def tiny_store(tiny_run: Path) -> TokenStore:
-    return TokenStore.open(tiny_run / "tokens")
+    return TokenStore.open(tiny_run / "data")

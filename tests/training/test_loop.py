@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.errors import CheckFailed, DataError, ModelError
 from genesis_sft.recipe import BatchSection, TrainingSection
-from genesis_sft.tokens.store import TokenStore
+from genesis_sft.mixture.store import TokenStore
 from genesis_sft.training.loop import TrainingState, train
 
 SECTION = TrainingSection(
@@ -75,7 +75,7 @@ import sys, time
 from pathlib import Path
 from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.recipe import TrainingSection
-from genesis_sft.tokens.store import TokenStore
+from genesis_sft.mixture.store import TokenStore
 from genesis_sft.training import loop
 import torch
 torch.set_num_threads(1)
@@ -86,7 +86,7 @@ def slow_step(*args, **kwargs):  # time for the test to shoot
     return step(*args, **kwargs)
 loop.train_step = slow_step
 try:
-    loop.train(section, ModelDir.open(run / "base" / "model"), TokenStore.open(run / "tokens"), out, seed=5)
+    loop.train(section, ModelDir.open(run / "base" / "model"), TokenStore.open(run / "data"), out, seed=5)
 except KeyboardInterrupt:
     sys.exit(130)
 """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from genesis_sft.conversations.conversation import Message
-from genesis_sft.conversations.faults import BadRow
+from genesis_sft.conversations.faults import BadRow, show_names
 from genesis_sft.conversations.formats.alpaca import from_alpaca
 from genesis_sft.conversations.formats.messages import from_messages
 from genesis_sft.conversations.formats.metamath import from_metamath
@@ -39,7 +39,7 @@ def detect_format(row: Mapping[str, Any]) -> str:
         if all(key in row for key in keys):
             return name
     expected = "; ".join(f"{' and '.join(keys)} ({name})" for name, keys in _KEYS.items())
-    found = ", ".join(sorted(map(str, row))) or "none"
+    found = show_names(sorted(map(str, row))) or "none"
     raise BadRow(
         "no known format",
         f"expected the keys of a known format: {expected}; found the keys: {found}",

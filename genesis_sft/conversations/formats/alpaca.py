@@ -18,7 +18,7 @@ def from_alpaca(row: Mapping[str, Any]) -> tuple[Message, ...]:
          "input": "width: 5, height: 8",
          "output": "#include <iostream>\nusing namespace std;\n\nint main() {..."}
 
-    ``input`` may be empty or absent.
+    ``input`` may be empty or absent. An ``output`` that begins with ``<think>…</think>`` has reasoning.
 
     Raises:
         BadRow: A field is missing or is not text.

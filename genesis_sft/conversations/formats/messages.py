@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from genesis_sft.conversations.conversation import Message, make_message
+from genesis_sft.conversations.conversation import Message
 from genesis_sft.conversations.faults import missing_field, wrong_type
+from genesis_sft.conversations.formats.turns import drop_empty_system, read_turn
 
 
 def from_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
@@ -20,7 +21,12 @@ def from_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
             {"role": "assistant", "content": "Soy milk has more protein..."}],
          "source": "smol-magpie-ultra"}
 
-    Assistant messages may carry ``reasoning`` or ``reasoning_content``. An empty system message is dropped.
+    One row of Tulu 3::
+
+        {"id": "oasst1_4", "messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}],
+         "source": "ai2-adapt-dev/oasst1_converted"}
+
+    What else a turn may carry: `read_turn`. An empty system message is dropped. Tools have no turns here.
 
     Raises:
         BadRow: Something else than a list of role and content was found.
@@ -30,21 +36,14 @@ def from_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
     turns = row["messages"]
     if not isinstance(turns, list):
         raise wrong_type("messages", "a list", turns)
-    messages = [_read_turn(turn, number) for number, turn in enumerate(turns)]
-    return drop_empty_system(messages)
+    return drop_empty_system([_read(turn, number) for number, turn in enumerate(turns)])
 
 
-def drop_empty_system(messages: list[Message]) -> tuple[Message, ...]:
-    """Return the messages without a first system message that says nothing."""
-    says_nothing = bool(messages) and messages[0].role == "system" and not messages[0].content.strip()
-    return tuple(messages[1:] if says_nothing else messages)
-
-
-def _read_turn(turn: Any, number: int) -> Message:
-    if not isinstance(turn, Mapping):
+def _read(turn: Any, number: int) -> Message:
+    if not isinstance(turn, dict):
         raise wrong_type(f"message {number}", "an object with role and content", turn)
-    for field in ("role", "content"):
-        if field not in turn:
-            raise missing_field(field, turn)
-    reasoning = turn.get("reasoning") or turn.get("reasoning_content")
-    return make_message(turn["role"], turn["content"], reasoning, turn=number)
+    try:
+        role, content = turn["role"], turn["content"]
+    except KeyError as error:
+        raise missing_field(error.args[0], turn) from None
+    return read_turn(role, content, turn, number)

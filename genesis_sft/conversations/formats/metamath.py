@@ -16,7 +16,7 @@ def from_metamath(row: Mapping[str, Any]) -> tuple[Message, ...]:
 
         {"query": "Natalia sold clips to 48 of her friends in April, and then she sold half... How many...?",
          "response": "Natalia sold 48/2 = 24 clips in May.\n...\n#### 72\nThe answer is: 72",
-         "type": "GSM_Original"}
+         "type": "GSM_Rephrased", "original_question": "Natalia sold clips to 48 of her friends in April..."}
 
     Raises:
         BadRow: A field is missing or is not text.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from genesis_sft.conversations.faults import BadRow
-from genesis_sft.conversations.files import Row, Rows
+from genesis_sft.conversations.reading.arrow_rows import batch_rows, pack
+from genesis_sft.conversations.reading.block import Chunk
 from genesis_sft.errors import AssetError, DataError
 from genesis_sft.recipe import SourceSection
 
 
-def open_hub(section: SourceSection) -> Rows:
-    """Open a split of a Hub data set; without network, from what ``hf download`` fetched ahead.
+def load_table(section: SourceSection) -> Any:
+    """Return a split of a Hub data set, a `datasets.Dataset`; without network, from what ``hf download`` fetched ahead.
 
     The revision is looked up before anything is read. `datasets` alone would, without network, quietly take the version
     that it cached last, of whatever revision.
@@ -24,13 +24,20 @@ def open_hub(section: SourceSection) -> Rows:
     import datasets
 
     try:
-        table = _load(section)
+        return _load(section)
     except (ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"source {section.name}: expected configuration {section.config or 'default'}, split {section.split} "
             f"of {section.hub}, found: {error}"
         ) from None
-    return Rows(len(table), _rows(table))
+
+
+def read_table(table: Any, block_bytes: int) -> Iterator[Chunk]:
+    """Yield the rows of a data set that `load_table` gave, about ``block_bytes`` at a time."""
+    num_bytes = table.data.nbytes
+    arrow = table.with_format("arrow").iter(batch_size=batch_rows(num_bytes, len(table), block_bytes // 4))
+    batches = (batch for part in arrow for batch in part.to_batches())
+    return pack(batches, len(table), num_bytes, block_bytes)
 
 
 def _load(section: SourceSection) -> Any:
@@ -73,7 +80,3 @@ def _find_fetched_ahead(hub: str, revision: str | None) -> str:
     from huggingface_hub import snapshot_download
 
     return str(snapshot_download(hub, repo_type="dataset", revision=revision, local_files_only=True))
-
-
-def _rows(table: Any) -> Iterator[tuple[int, Row | BadRow]]:
-    yield from enumerate(table)

@@ -1,0 +1,379 @@
+"""All sources of a recipe as stores of ids: taken from the cache, or made on all cores, one part a block of rows.
+
+    file ──> blocks of rows ──> worker: clean, encode, check, write ──> parts ──> store in the cache ──> run's folder
+
+A process that is killed leaves whole parts, and the next one makes the others: the store is the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genesis_sft.assets import cache_dir, writable_cache
+from genesis_sft.console import format_duration, progress, say
+from genesis_sft.conversations.clean import Cleaning, find_format
+from genesis_sft.conversations.contamination import QuestionIndex
+from genesis_sft.conversations.filters import filter_identity
+from genesis_sft.conversations.near_duplicates import ALGORITHM
+from genesis_sft.conversations.reading import (
+    BLOCK_BYTES,
+    Block,
+    OpenedSource,
+    file_sha256,
+    open_source,
+    source_identity,
+)
+from genesis_sft.errors import DataError
+from genesis_sft.recipe import DataSection, SourceSection, TokensSection
+from genesis_sft.run_dir import canonical_json, write_json
+from genesis_sft.tokens.chatml import ChatMLEncoder
+from genesis_sft.tokens.sources.entry import SOURCE_INFO, Entry, link
+from genesis_sft.tokens.sources.parts import is_whole, part_name
+from genesis_sft.tokens.sources.pool import Pool
+from genesis_sft.tokens.sources.store import SourceStore
+from genesis_sft.tokens.sources.work import BlockTask, SourceTask, Workshop, array_path
+from genesis_sft.tokens.template import template_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+VERSION = 1
+"""Raised when the program changes what it writes for the same rows."""
+
+_BYTES_WORTH_A_PROCESS = 4_000_000
+
+
+@dataclass
+class Prepared:
+    """What the preparation of all sources came to.
+
+    Attributes:
+        stores: One a source, in the order of the recipe.
+        num_tokens: Tokens that were encoded now; what the cache had is not among them.
+        seconds: What that took, reading and writing included.
+    """
+
+    stores: list[SourceStore]
+    num_tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens encoded per second; ``None`` when all came from the cache."""
+        return self.num_tokens / max(self.seconds, 1e-9) if self.num_tokens else None
+
+
+@dataclass
+class _Source:
+    """A source on its way: where it is read from, where it goes, what is missing."""
+
+    section: SourceSection
+    opened: OpenedSource
+    entry: Entry
+    settings: Mapping[str, Any]
+    cleaning: Cleaning
+    encoder: ChatMLEncoder
+    annotations: dict[str, str] = field(default_factory=dict)  # kind to key
+    blocks: list[tuple[str, int]] = field(default_factory=list)  # file and first row of each block
+
+    @property
+    def whole(self) -> bool:
+        return self.entry.info() is not None
+
+    @property
+    def parts(self) -> Path:
+        return self.entry.folder if self.whole else self.entry.making
+
+    def annotation(self, kind: str) -> Path | None:
+        """Where signatures or overlaps of the parts lie; inside the store, whole or not."""
+        return self.parts / self.entry.annotation(kind, key).name if (key := self.annotations.get(kind)) else None
+
+    def is_complete(self) -> bool:
+        """Whether nothing is to be read again."""
+        info = self.entry.info()
+        if info is None:
+            return False
+        folders = [self.annotation(kind) for kind in self.annotations]
+        return all(array_path(folder, n).is_file() for folder in folders if folder for n in range(info["parts"]))
+
+    def task(self, number: int, block: Block, num_bytes: int) -> BlockTask | None:
+        """What is missing of a block, if anything is."""
+        wanted = {
+            kind: (folder := self.annotation(kind)) is not None and not array_path(folder, block.number).is_file()
+            for kind in ("signatures", "overlaps")
+        }
+        task = BlockTask(number, block, num_bytes, part=not is_whole(self.parts, block.number), **wanted)
+        return task if task.part or task.signatures or task.overlaps else None
+
+
+class _EngineDiffers(Exception):
+    """The fast engine gave other ids than the reference in the run, although it had been proven at the start."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+def prepare_sources(
+    data: DataSection,
+    tokens: TokensSection,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    *,
+    questions: QuestionIndex | None = None,
+    num_workers: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Prepared:
+    """Make the store of every source, or take it from the cache; give ``out`` names for their files.
+
+    Args:
+        data: The sources.
+        tokens: What is trained on, what becomes of reasoning.
+        tokenizer: A fast tokenizer that has the control tokens.
+        out: Folder for one folder a source.
+        questions: Benchmark items to look for.
+        num_workers: Processes; as many as there are cores when absent.
+        block_bytes: Text in one block; the store's parts depend on it, their content does not.
+
+    Raises:
+        DataError: A source cannot be read, or holds no conversation at all.
+        AssetError: A Hub data set is out of reach, or the cache cannot be written.
+        ModelError: The tokenizer cannot keep text apart from control tokens.
+    """
+    cache = cache_dir() / "sources"
+    started = time.monotonic()
+    with writable_cache(cache), ExitStack() as locks:
+        sources = _open_all(data, tokens, tokenizer, cache, questions, block_bytes)
+        # in the order of their keys: two processes never wait for each other
+        for entry in sorted({source.entry for source in sources}, key=lambda entry: entry.key):
+            locks.enter_context(entry.locked())
+        for source in sources:
+            _start_over_if_damaged(source)
+        num_tokens = _make(sources, len(tokenizer), questions, num_workers, block_bytes)
+        stores = [_open_store(source, out) for source in sources]
+    prepared = Prepared(stores, num_tokens, time.monotonic() - started)
+    _say_result(prepared)
+    return prepared
+
+
+def _open_all(
+    data: DataSection,
+    tokens: TokensSection,
+    tokenizer: PreTrainedTokenizerBase,
+    cache: Path,
+    questions: QuestionIndex | None,
+    block_bytes: int,
+) -> list[_Source]:
+    annotations = {}
+    if data.near_duplicates is not None:
+        annotations["signatures"] = hashlib.sha256(ALGORITHM.encode()).hexdigest()
+    if questions is not None:
+        annotations["overlaps"] = questions.sha256
+    tokenizer_hash = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    sources = []
+    for section in data.sources:
+        reasoning = section.reasoning or tokens.reasoning
+        opened = open_source(section)
+        format = find_format(opened)
+        settings = {
+            "version": VERSION,
+            "rows": source_identity(section),
+            "block_bytes": block_bytes,
+            "format": format,
+            "turns": section.turns,
+            "filters": filter_identity(section.filters),
+            "tokenizer_sha256": tokenizer_hash,
+            "template_sha256": template_hash(),
+            "train_on": list(tokens.train_on),
+            "reasoning": reasoning,
+        }
+        entry = Entry(cache, hashlib.sha256(canonical_json(settings).encode()).hexdigest())
+        cleaning = Cleaning(section.name, format, section.turns, section.filters)
+        encoder = ChatMLEncoder(tokenizer, tokens.train_on, reasoning)
+        sources.append(_Source(section, opened, entry, settings, cleaning, encoder, dict(annotations)))
+    return sources
+
+
+def _start_over_if_damaged(source: _Source) -> None:
+    if not source.whole:
+        if source.entry.folder.exists():
+            say(f"  {source.section.name}: what the cache had is damaged and is made again")
+            shutil.rmtree(source.entry.folder)
+        source.entry.making.mkdir(parents=True, exist_ok=True)
+    for kind in source.annotations:
+        folder = source.annotation(kind)
+        assert folder is not None
+        folder.mkdir(exist_ok=True)
+
+
+def _make(
+    sources: Sequence[_Source],
+    vocab_size: int,
+    questions: QuestionIndex | None,
+    num_workers: int | None,
+    block_bytes: int,
+) -> int:
+    """Make what is missing; return the number of tokens that were encoded."""
+    missing = list({source.entry: source for source in sources if not source.is_complete()}.values())
+    if not missing:
+        return 0
+    try:
+        return _make_missing(missing, vocab_size, questions, num_workers, block_bytes)
+    except _EngineDiffers as differs:
+        say(
+            f"  the fast tokenizer engine gave other ids than the reference for {differs.text}; "
+            "all is encoded again with the reference, which takes longer"
+        )
+        for source in missing:
+            source.encoder = source.encoder.with_reference(f"differed in the run for {differs.text}")
+            if not source.whole:
+                shutil.rmtree(source.entry.making)
+            _start_over_if_damaged(source)
+        return _make_missing(missing, vocab_size, questions, num_workers, block_bytes)
+
+
+def _make_missing(
+    missing: Sequence[_Source],
+    vocab_size: int,
+    questions: QuestionIndex | None,
+    num_workers: int | None,
+    block_bytes: int,
+) -> int:
+    total = sum(source.opened.num_bytes for source in missing)
+    if num_workers is None:
+        num_workers = min(len(os.sched_getaffinity(0)), total // _BYTES_WORTH_A_PROCESS)
+    workshop = Workshop([_as_task(source, vocab_size) for source in missing], questions)
+    started, num_tokens = time.monotonic(), 0
+    with Pool(workshop, num_workers) as pool, progress("preparing", total / 1e6, "MB") as bar:
+        for task, done in pool.map(_tasks(missing, block_bytes)):
+            if done.differs is not None:
+                raise _EngineDiffers(done.differs)
+            num_tokens += done.num_tokens
+            rate = num_tokens / max(time.monotonic() - started, 1e-9)
+            bar.advance(task.num_bytes / 1e6, note=f"{missing[task.source].section.name}, {rate:,.0f} tokens/s")
+    for source in missing:
+        _refuse_if_changed(source)
+        if not source.whole:
+            source.entry.finish(_info(source))
+    return num_tokens
+
+
+def _refuse_if_changed(source: _Source) -> None:
+    """What was read under the hash of other rows is not to be kept under it."""
+    if source_identity(source.section) != source.settings["rows"]:
+        if not source.whole:
+            shutil.rmtree(source.entry.making)
+        raise DataError(
+            f"source {source.section.name}: expected rows that stay as they are, found that {source.opened.origin} was "
+            "changed while it was read",
+            hint="Run the same command again when it is as it shall be.",
+        )
+
+
+def _as_task(source: _Source, vocab_size: int) -> SourceTask:
+    return SourceTask(
+        cleaning=source.cleaning,
+        encoder=source.encoder,
+        vocab_size=vocab_size,
+        metadata={f"genesis_sft.{name}": json.dumps(value) for name, value in source.settings.items()},
+        parts=source.parts,
+        signatures=source.annotation("signatures"),
+        overlaps=source.annotation("overlaps"),
+    )
+
+
+def _tasks(sources: Sequence[_Source], block_bytes: int) -> Iterator[BlockTask]:
+    for number, source in enumerate(sources):
+        source.blocks.clear()
+        come = 0
+        for block in source.opened.blocks(block_bytes):
+            source.blocks.append((block.file, block.first_row - block.first_row_in_file))
+            if (task := source.task(number, block, block.num_bytes - come)) is not None:
+                come = block.num_bytes
+                yield task
+
+
+def _info(source: _Source) -> dict[str, Any]:
+    counts: list[dict[str, Any]] = [
+        json.loads((source.entry.making / f"{part_name(number)}.json").read_text(encoding="utf-8"))
+        for number in range(len(source.blocks))
+    ]
+    rejected: Counter[str] = Counter()
+    repaired: Counter[str] = Counter()
+    for part in counts:
+        rejected.update(part["rejected"])
+        repaired.update(part["repaired"])
+    info: dict[str, Any] = {
+        name: sum(part[name] for part in counts) for name in ("rows_read", "conversations", "tokens", "trained_tokens")
+    }
+    return info | {
+        "format": source.cleaning.format,
+        "rejected": dict(sorted(rejected.items())),
+        "repaired": dict(sorted(repaired.items())),
+        "engine": source.encoder.engine,
+        "engine_note": source.encoder.engine_note,
+        "parts": len(source.blocks),
+        "files": _files(source, [part["rows_read"] for part in counts]),
+        "settings": source.settings,
+    }
+
+
+def _files(source: _Source, rows_read: Sequence[int]) -> list[dict[str, Any]]:
+    """Return where each file's rows begin, counted through the source, and how many rows it has."""
+    rows: Counter[tuple[str, int]] = Counter()
+    for file, count in zip(source.blocks, rows_read, strict=True):
+        rows[file] += count
+    hashes = {file.name: file_sha256(file.path) for file in source.opened.files}
+    return [
+        {"name": name, "sha256": hashes.get(name), "first_row": first_row, "rows": count}
+        for (name, first_row), count in rows.items()
+    ]
+
+
+def _open_store(source: _Source, out: Path) -> SourceStore:
+    info = source.entry.info()
+    assert info is not None, "a store that was just made is not whole"
+    name = source.section.name
+    _refuse_rejects(SourceStore(source.entry.folder, name), source.section)
+    link(source.entry.folder, info, out / name)
+    # the cache may have met the same rows under other names: these are the run's own
+    names = {file_sha256(file.path): file.name for file in source.opened.files}
+    files = [facts | {"name": names.get(facts["sha256"], facts["name"])} for facts in info["files"]]
+    write_json(out / name / SOURCE_INFO, {**info, "name": name, "origin": source.opened.origin, "files": files})
+    return SourceStore(out / name, name, source.annotation("signatures"), source.annotation("overlaps"))
+
+
+def _refuse_rejects(store: SourceStore, section: SourceSection) -> None:
+    """Stop where a bad row is to stop the run, or where a source has no conversation at all."""
+    first = next(store.rejects(), None)
+    if first is not None and (section.bad_rows == "stop" or not len(store)):
+        line = f" (line {first['line']})" if first["line"] else ""
+        rejected = sum(store.info["rejected"].values())
+        others = f"; no other row is one either: {rejected:,} rejected" if not len(store) and rejected > 1 else ""
+        raise DataError(
+            f"source {store.name}: {first['file']}, row {first['row']}{line}: {first['detail']}{others}",
+            hint="Mend the rows, or state the source's format."
+            if not len(store)
+            else "Mend the row, or leave bad_rows: stop out, so that such rows are left out and counted.",
+        )
+    if not len(store):
+        raise DataError(f"source {store.name}: expected rows in {section.path or section.hub}, found none")
+
+
+def _say_result(prepared: Prepared) -> None:
+    if prepared.tokens_per_second is not None:
+        engines = sorted({store.info["engine"] for store in prepared.stores})
+        say(
+            f"  {prepared.num_tokens:,} tokens in {format_duration(prepared.seconds)}, "
+            f"{prepared.tokens_per_second:,.0f} tokens/s with {' and '.join(engines)}"
+        )
