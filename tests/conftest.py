@@ -71,6 +71,7 @@ def _own_source_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("genesis_sft.tokens.sources.prepare.cache_dir", lambda: folder)
+        patch.setattr("genesis_sft.tokens.engine_proofs.cache_dir", lambda: folder)
         yield
 
 

@@ -2,8 +2,8 @@
 
     python trl_prepare.py ROWS.jsonl MODEL OUT.json NUM_PROC
 
-MODEL is a folder with a tokenizer; a tiny model of its vocabulary is made, as only the data matter. Writes the time from
-the file to the prepared data set, and the ids and labels.
+MODEL is a folder with a tokenizer; a tiny model of its vocabulary is made, as only the data matter. Writes the time
+from the file to the prepared data set, and the ids and labels.
 """
 
 import json

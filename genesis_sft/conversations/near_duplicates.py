@@ -7,6 +7,9 @@
 Formulas after Leskovec, Rajaraman and Ullman, *Mining of Massive Datasets* (3rd ed. 2020), chapter 3. Two signatures
 agree in a share of their numbers that estimates the Jaccard similarity J of the two sets of runs, with a standard error
 of sqrt(J (1 - J) / 128), at most 0.044.
+
+No library: signatures are kept with the tokens of their source and searched over all sources of a mixture later, and
+the indexes of datasketch and rensa take objects held in memory, not signatures on disk.
 """
 
 from __future__ import annotations

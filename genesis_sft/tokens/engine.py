@@ -26,6 +26,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from tokenizers import Tokenizer
 
+from genesis_sft.tokens.engine_proofs import Finding, recall, remember
 from genesis_sft.tokens.hard_texts import hard_texts
 
 FlatIds: TypeAlias = tuple["np.ndarray[Any, np.dtype[np.uint32]]", "np.ndarray[Any, np.dtype[np.int64]]"]
@@ -82,6 +83,7 @@ class TokieEngine:
     Args:
         compiled: The tokenizer in tokie's own format, which loads in milliseconds.
         reference: For the other texts.
+        note: Why this one, in a line.
 
     Raises:
         Exception, BaseException: tokie is not installed, or refuses the tokenizer; a panic is no `Exception`.
@@ -91,7 +93,7 @@ class TokieEngine:
 
     def __init__(self, compiled: bytes, reference: ReferenceEngine, note: str = "") -> None:
         self.note = note
-        self._compiled, self._reference = compiled, reference
+        self.compiled, self._reference = compiled, reference
         self._tokie = _load(compiled)
 
     def encode(self, texts: Sequence[str]) -> FlatIds:
@@ -115,21 +117,41 @@ class TokieEngine:
         return ids, lengths.astype(np.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self._compiled, self._reference, self.note)
+        return _unpickle, (self.compiled, self._reference, self.note)
 
 
 def find_engine(tokenizer: Tokenizer) -> Engine:
     """Return the fastest engine that gives this tokenizer's ids.
 
-    It takes about two seconds to find out; for an equal tokenizer it is known then.
+    It takes some seconds to find out; for an equal tokenizer it is known then, in later runs too (`engine_proofs`).
     """
     serialised = tokenizer.to_str()
     key = hashlib.sha256(serialised.encode()).hexdigest()
     if key not in _kept:
         if len(_kept) >= _MAX_KEPT:
             del _kept[next(iter(_kept))]
-        _kept[key] = _find_engine(tokenizer, serialised)
+        engine = _recall(tokenizer, serialised)
+        if engine is None:
+            engine = _find_engine(tokenizer, serialised)
+            compiled = engine.compiled if isinstance(engine, TokieEngine) else None
+            remember(serialised, Finding(engine.note, compiled))
+        _kept[key] = engine
     return _kept[key]
+
+
+def _recall(tokenizer: Tokenizer, serialised: str) -> Engine | None:
+    """Return the engine that an earlier run found, if it still loads."""
+    if (finding := recall(serialised)) is None:
+        return None
+    reference = ReferenceEngine(tokenizer)
+    if finding.compiled is None:
+        reference.note = finding.note
+        return reference
+    try:
+        return TokieEngine(finding.compiled, reference, finding.note)
+    except BaseException as error:  # a panic in Rust is not an Exception
+        _unless_asked_to_stop(error)
+        return None
 
 
 def first_difference(engine: Engine, reference: Engine, texts: Iterable[str]) -> str | None:

@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from genesis_sft.mixture.store import TokenStore
 from genesis_sft.pipeline import STAGES, plan, run
 from genesis_sft.recipe import load_recipe
-from genesis_sft.mixture.store import TokenStore
 
 NAMES = [stage.name for stage in STAGES]
 

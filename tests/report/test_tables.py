@@ -104,6 +104,9 @@ def test_what_was_asked_for_and_did_not_come_out_is_said() -> None:
     assert "15 conversations are as many as the 15 expected." in mixture_tables.tokens_check(
         ledger | {"expected_total": 15}
     )
+    # repeats count: as many conversations are trained on
+    twice = {"sources": [entry("a", rows_read=10, taken=20, examples=20)], "expected_total": 20}
+    assert "20 conversations are as many as the 20 expected." in mixture_tables.tokens_check(twice)
 
 
 def test_an_empty_mixture_has_empty_tables() -> None:

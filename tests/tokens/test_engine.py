@@ -29,8 +29,9 @@ class OneWrongId(TokieEngine):
 
 
 @pytest.fixture
-def _nothing_proven(monkeypatch):
+def _nothing_proven(monkeypatch, tmp_path):
     """Engines and tokenizers of other tests are forgotten, and those of this one afterwards."""
+    monkeypatch.setattr("genesis_sft.tokens.engine_proofs.cache_dir", lambda: tmp_path)
     monkeypatch.setattr("genesis_sft.tokens.engine._kept", {})
     monkeypatch.setattr("genesis_sft.tokens.text._kept", {})
 

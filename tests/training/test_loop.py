@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.errors import CheckFailed, DataError, ModelError
-from genesis_sft.recipe import BatchSection, TrainingSection
 from genesis_sft.mixture.store import TokenStore
+from genesis_sft.recipe import BatchSection, TrainingSection
 from genesis_sft.training.loop import TrainingState, train
 
 SECTION = TrainingSection(

@@ -14,8 +14,8 @@ from transformers import LlamaForCausalLM, PhiConfig, PhiForCausalLM
 from genesis_sft.batches.collate import collate
 from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.errors import ModelError
-from genesis_sft.recipe import BatchSection, TrainingSection
 from genesis_sft.mixture.store import TokenStore
+from genesis_sft.recipe import BatchSection, TrainingSection
 from genesis_sft.training import loop
 from genesis_sft.training import loss as loss_module
 from genesis_sft.training.attention import SEGMENT_ATTENTION

@@ -252,6 +252,10 @@ def _make_missing(
     total = sum(source.opened.num_bytes for source in missing)
     if num_workers is None:
         num_workers = min(len(os.sched_getaffinity(0)), total // _BYTES_WORTH_A_PROCESS)
+    # found out here, once, and not by each thread that hands an encoder to its worker
+    engines = {source.encoder.engine: source.encoder.engine_note for source in missing}
+    if "tokenizers" in engines:
+        say(f"  encoding with tokenizers, which is slower: {engines['tokenizers']}")
     workshop = Workshop([_as_task(source, vocab_size) for source in missing], questions)
     started, num_tokens = time.monotonic(), 0
     with Pool(workshop, num_workers) as pool, progress("preparing", total / 1e6, "MB") as bar:

@@ -195,7 +195,9 @@ def test_signatures_and_benchmark_items_are_found_without_encoding_again(
 def test_bad_rows_can_stop_the_run_and_leave_nothing(
     tmp_path: Path, cache: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    with pytest.raises(DataError, match=r"sums\.jsonl, row 3 \(line 4\): expected the last message to be the assistant's") as info:
+    with pytest.raises(
+        DataError, match=r"sums\.jsonl, row 3 \(line 4\): expected the last message to be the assistant's"
+    ) as info:
         make(write(tmp_path / "sums.jsonl"), tokenizer, tmp_path / "out", bad_rows="stop")
     assert "bad_rows: stop" in str(info.value.hint)
     assert not (tmp_path / "out" / "sums").exists()
@@ -206,7 +208,9 @@ def test_a_source_without_a_conversation_is_an_error(
 ) -> None:
     path = tmp_path / "sums.jsonl"
     path.write_text('{"messages": []}\n{"messages": 7}\n')
-    with pytest.raises(DataError, match=r"row 0 \(line 1\): expected messages .*; no other row is one either: 2 rejected"):
+    with pytest.raises(
+        DataError, match=r"row 0 \(line 1\): expected messages .*; no other row is one either: 2 rejected"
+    ):
         make(path, tokenizer, tmp_path / "out")
     path.write_text("\n\n")
     with pytest.raises(DataError, match=r"expected rows in .*sums\.jsonl, found none"):
