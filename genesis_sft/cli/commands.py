@@ -152,13 +152,17 @@ def plan_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show the stages of a run: done, to do, and why. Nothing is run."""
+    from genesis_sft.mixture.expected import expected_counts
     from genesis_sft.pipeline import downloads, plan
 
     loaded, folder = _load(recipe, set_, run_dir)
+    counts = expected_counts(loaded)
+    if not as_json:  # first: a missing file is an error, and these need none
+        print("\n".join(["mixture:", *(f"  {line}" for line in counts)]), flush=True)
     stages, wanted = plan(loaded, folder), downloads(loaded)
     if as_json:
         rows = [{"stage": stage.name, "done": stage.done, "why": stage.why} for stage in stages]
-        print_json({"run_dir": str(folder), "stages": rows, "downloads": wanted})
+        print_json({"run_dir": str(folder), "stages": rows, "downloads": wanted, "mixture": counts})
         return
     print(f"run folder: {folder}")
     for stage in stages:

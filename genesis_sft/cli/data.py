@@ -152,9 +152,9 @@ def _print_stats(stats: MixtureStats) -> None:
 
 def _print_parts(*parts: Any) -> None:
     """Print tables and sentences with an empty line between them; names in them cannot command the terminal."""
-    from genesis_sft.report.text_page import _render_table
+    from genesis_sft.report.text_page import render_table
 
-    texts = (part if isinstance(part, str) else _render_table(part) for part in parts)
+    texts = (part if isinstance(part, str) else render_table(part) for part in parts)
     print(visible("\n\n".join(text for text in texts if text)))
 
 

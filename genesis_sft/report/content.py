@@ -8,6 +8,7 @@ from typing import Any
 
 from genesis_sft.evals.record import ChatAnswer, EvalRecord
 from genesis_sft.report import mixture_tables, plots, tables
+from genesis_sft.report.clean_subset import CleanChange, clean_subset_table
 from genesis_sft.report.compare import Comparison
 from genesis_sft.report.tables import Table
 from genesis_sft.report.verdict import Finding, headline, judge, say_skipped
@@ -56,6 +57,11 @@ HOW_TO_READ = (
     ),
 )
 
+UNTOUCHED = (
+    "Some items of these benchmarks stand in the sources, in whatever row; the score on the others cannot come from "
+    "having seen them."
+)
+
 
 @dataclass(frozen=True)
 class AnswerPair:
@@ -83,6 +89,7 @@ class Content:
     headline: str
     findings: tuple[Finding, ...]
     tasks: Table
+    untouched: Table
     held_out: Table
     stop: Table | None
     samples: tuple[AnswerPair, ...]
@@ -113,6 +120,7 @@ def build_content(
     metrics: Sequence[Mapping[str, Any]],
     check: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    untouched: Sequence[CleanChange] = (),
 ) -> Content:
     """Return the report's content; the arguments are those of :func:`genesis_sft.report.page.write_report`."""
     skipped = say_skipped(metrics)
@@ -126,6 +134,7 @@ def build_content(
         headline=headline(findings),
         findings=findings,
         tasks=tables.task_table(comparison.tasks),
+        untouched=clean_subset_table(untouched),
         held_out=tables.held_out_table(comparison),
         stop=tables.stop_table(comparison.stop) if comparison.stop else None,
         samples=tuple(pair for pair in answers if pair.before.sample),

@@ -11,7 +11,7 @@ from importlib.resources import files
 from string import Template
 
 from genesis_sft.evals.record import ChatAnswer
-from genesis_sft.report.content import HOW_TO_READ, AnswerPair, Content
+from genesis_sft.report.content import HOW_TO_READ, UNTOUCHED, AnswerPair, Content
 from genesis_sft.report.foreign_text import for_html
 from genesis_sft.report.tables import Table
 from genesis_sft.report.verdict import KIND_WORDS, Finding
@@ -34,6 +34,8 @@ def _sections(content: Content) -> list[str]:
     if content.tasks.rows:
         parts += ["<h2>Benchmarks</h2>", _table(content.tasks), _plot(content.tasks_plot)]
         parts.append('<p class="soft">Differences in percentage points unless they say nats. Dotted line: chance.</p>')
+    if content.untouched.rows:
+        parts += ["<h3>Without items that stand in the sources</h3>", _paragraph(UNTOUCHED), _table(content.untouched)]
     if content.held_out.rows:
         parts += ["<h2>Held-out loss</h2>", "<p>Nats per trained token; less is better.</p>", _table(content.held_out)]
     if content.stop:

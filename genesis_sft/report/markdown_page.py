@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from genesis_sft.evals.record import ChatAnswer
-from genesis_sft.report.content import HOW_TO_READ, AnswerPair, Content
+from genesis_sft.report.content import HOW_TO_READ, UNTOUCHED, AnswerPair, Content
 from genesis_sft.report.foreign_text import for_markdown_block, for_markdown_line
 from genesis_sft.report.tables import Table
 from genesis_sft.report.verdict import KIND_WORDS, Finding
@@ -43,6 +43,8 @@ def _measurements(content: Content) -> list[str]:
     parts: list[str] = []
     if content.tasks.rows:
         parts += ["## Benchmarks", "Differences in percentage points unless they say nats.", _table(content.tasks)]
+    if content.untouched.rows:
+        parts += ["### Without items that stand in the sources", UNTOUCHED, _table(content.untouched)]
     if content.held_out.rows:
         parts += ["## Held-out loss", "Nats per trained token; less is better.", _table(content.held_out)]
     if content.stop:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genesis_sft.evals.record import EvalRecord
+from genesis_sft.report.clean_subset import CleanChange
 from genesis_sft.report.compare import Comparison
 from genesis_sft.report.content import build_content
 from genesis_sft.report.html_page import render_html
@@ -28,6 +29,7 @@ def write_report(
     metrics: Sequence[Mapping[str, Any]],
     check: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    untouched: Sequence[CleanChange] = (),
 ) -> None:
     """Write ``report.json``, ``report.md`` and ``report.html`` into a folder, each of them whole or not at all.
 
@@ -45,6 +47,7 @@ def write_report(
         check: What the check of the base model found; ``verdict``, ``nats_per_token``, ``uniform``, ``unigram``, ...
         provenance: Plain JSON values; each mapping in it becomes a table under its key. Under ``seconds`` (stage to
             duration) numbers are shown as durations.
+        untouched: Benchmarks of which the sources hold items, on all items and on the others.
     """
     content = build_content(
         recipe_name=recipe_name,
@@ -56,6 +59,7 @@ def write_report(
         metrics=metrics,
         check=check,
         provenance=provenance,
+        untouched=untouched,
     )
     numbers = {
         "recipe": recipe_name,
@@ -63,6 +67,7 @@ def write_report(
         "headline": content.headline,
         "findings": [asdict(finding) for finding in content.findings],
         "comparison": asdict(comparison),
+        "untouched": [asdict(change) for change in untouched],
         "ledger": ledger,
         "training_loss": [_loss_row(row) for row in metrics],
         "base_check": check,

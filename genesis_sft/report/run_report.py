@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from genesis_sft.evals.record import EvalRecord
 from genesis_sft.recipe import Recipe, resolved_yaml
+from genesis_sft.report.clean_subset import compare_untouched
 from genesis_sft.report.compare import Comparison, compare
 from genesis_sft.report.page import write_report
 from genesis_sft.report.verdict import task_kind
@@ -34,8 +36,14 @@ def report_on_run(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
         metrics=TrainingState.open(run_dir.folder("train")).metrics(),
         check=_read(run_dir.folder("base") / "check.json") | {"training_loss": recipe.base.training_loss},
         provenance=_provenance(shown, run_dir, before, after),
+        untouched=compare_untouched(before, after, _samples(run_dir), _read(run_dir.folder("data") / "touched.json")),
     )
     return _summary(comparison)
+
+
+def _samples(run_dir: RunDir) -> Iterator[dict[str, Any]]:
+    with open(run_dir.folder("before") / "samples.jsonl", encoding="utf-8", newline="\n") as lines:
+        yield from map(json.loads, lines)
 
 
 def _without_folders(recipe: Recipe) -> Recipe:

@@ -15,14 +15,15 @@ def render_comparison(comparison: Comparison) -> str:
     """Return the verdict and the tables; differences are in percentage points unless they say nats."""
     findings = judge(comparison)
     parts = [headline(findings), "\n".join(f"{KIND_WORDS[one.kind]}: {one.text}" for one in findings)]
-    parts.append(_render_table(tables.task_table(comparison.tasks)))
-    parts.append(_render_table(tables.held_out_table(comparison)))
+    parts.append(render_table(tables.task_table(comparison.tasks)))
+    parts.append(render_table(tables.held_out_table(comparison)))
     if comparison.stop:
-        parts.append(_render_table(tables.stop_table(comparison.stop)))
+        parts.append(render_table(tables.stop_table(comparison.stop)))
     return visible("\n\n".join(part for part in parts if part))
 
 
-def _render_table(table: Table) -> str:
+def render_table(table: Table) -> str:
+    """Return a table with aligned columns; nothing where it has no rows."""
     if not table.rows:
         return ""
     lines = [table.columns, *table.rows, *([table.total] if table.total else [])]
