@@ -14,25 +14,20 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genesis_sft.console import format_duration, say
-from genesis_sft.errors import RecipeError, RunDirError
+from genesis_sft.errors import RunDirError
 from genesis_sft.recipe import Recipe, resolved_yaml
 from genesis_sft.run_dir import RunDir, StageSpec, StageStatus, hash_file, write_text
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from genesis_sft.checkpoint.model_dir import ModelDir
-    from genesis_sft.conversations.contamination import Question
     from genesis_sft.evals.record import ChatAnswer
     from genesis_sft.mixture.store import TokenStore
-    from genesis_sft.recipe import DataSection, TokensSection
-    from genesis_sft.tokens.sources.prepare import Prepared
 
 
 @dataclass(frozen=True)
@@ -73,6 +68,8 @@ def run(recipe: Recipe, run_dir: str | Path, *, until: str = "report", allow_cod
     Raises:
         GenesisError: A stage cannot be done; what was finished before stays.
     """
+    from genesis_sft.mixture.prepare import refuse_code
+
     refuse_code(recipe.data, allow_code)
     folder = RunDir(run_dir)
     stages, specs = _wanted(until), stage_specs(recipe)
@@ -128,55 +125,6 @@ def result(run_dir: str | Path, until: str) -> dict[str, str]:
         },
     }
     return {name: str(path) for name, path in places[until].items()}
-
-
-def prepare_data(
-    data: DataSection,
-    tokens: TokensSection,
-    seed: int,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
-    out: Path,
-) -> tuple[TokenStore, Prepared]:
-    """Take sources to a store that can be trained on: ids of each source, and the index of what is taken of them.
-
-    Args:
-        data: Sources, and what is left out of them.
-        tokens: What is trained on; how long an example may be.
-        seed: Decides which conversations are taken.
-        tokenizer: A fast tokenizer that has the control tokens.
-        questions: Benchmark items to keep out.
-        out: Folder to write to.
-
-    Raises:
-        DataError: A source cannot be read, or nothing is left to train on.
-    """
-    from genesis_sft.conversations.contamination import QuestionIndex
-    from genesis_sft.mixture.build import build_mixture
-    from genesis_sft.tokens.chatml import ChatMLEncoder
-    from genesis_sft.tokens.sources.prepare import prepare_sources
-
-    index = QuestionIndex(questions) if questions else None
-    prepared = prepare_sources(data, tokens, tokenizer, out / "sources", questions=index)
-    encoder = ChatMLEncoder(tokenizer, tokens.train_on)
-    store = build_mixture(
-        data, tokens, seed, prepared.stores, questions, encoder.im_end_id, encoder.newline_length, out
-    )
-    return store, prepared
-
-
-def refuse_code(data: DataSection, allow_code: bool) -> None:
-    """Stop before a recipe runs programs that nobody allowed.
-
-    Raises:
-        RecipeError: A source has filters, and they were not allowed.
-    """
-    named = [name for source in data.sources for name in source.filters]
-    if named and not allow_code:
-        raise RecipeError(
-            f"the recipe wants to run functions of Python files: {', '.join(named)}",
-            hint="Read them, and allow them with --allow-code, or take data.sources.N.filters out.",
-        )
 
 
 def downloads(recipe: Recipe) -> list[str]:
@@ -250,6 +198,7 @@ def _questions(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
 
 def _data(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
     from genesis_sft.evals.questions import load_questions
+    from genesis_sft.mixture.prepare import prepare_data
 
     questions = load_questions(run_dir.folder("questions") / QUESTIONS)
     tokenizer = _base_model(run_dir).load_tokenizer()

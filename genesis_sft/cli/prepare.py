@@ -78,7 +78,7 @@ def _prepare_files(
     files: list[str], tokenizer: Path, out: Path, set_: list[str] | None, allow_code: bool, as_json: bool
 ) -> None:
     from genesis_sft.checkpoint.quiet import quiet_transformers
-    from genesis_sft.pipeline import prepare_data, refuse_code
+    from genesis_sft.mixture.prepare import prepare_data, refuse_code
     from genesis_sft.tokens.show import load_tokenizer
 
     recipe = _as_recipe(files, set_)

@@ -11,8 +11,9 @@ length changes.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from genesis_sft.mixture.index import expand, write_index
 from genesis_sft.mixture.ledger import Ledger, SourceLedger
 from genesis_sft.mixture.lengths import Examples, Markers, fit_source
 from genesis_sft.mixture.select import REASONS, Fate, Ints, is_held_out, select
-from genesis_sft.mixture.store import DROPPED, HELD_OUT, LEDGER, TOUCHED, TRAIN, TokenStore
+from genesis_sft.mixture.store import DROPPED, HELD_OUT, LEDGER, REJECTS, TOUCHED, TRAIN, TokenStore
 from genesis_sft.mixture.take import Supply, copies
 from genesis_sft.mixture.verify import differences
 from genesis_sft.recipe import DataSection, SourceSection, TokensSection
@@ -213,21 +214,25 @@ def _write(ledger: Ledger, mixed: Sequence[_Mixed], touched: Mapping[str, list[i
         examples = [one.examples for one in mixed]
         write_index(work / TRAIN, names, rows, examples, [one.train for one in mixed])
         write_index(work / HELD_OUT, names, rows, examples, [one.held_out for one in mixed])
-        _write_dropped(work / DROPPED, mixed)
+        _write_lines(work / REJECTS, (reject for one in mixed for reject in one.store.rejects()))
+        _write_lines(work / DROPPED, _dropped(mixed))
         write_json(work / TOUCHED, touched)
         write_json(work / LEDGER, ledger.to_dict())
         wrong = differences(TokenStore(work, [one.store for one in mixed]))
         assert not wrong, f"the ledger is not that of the index: {'; '.join(wrong)}"
-        for name in (TRAIN, HELD_OUT, DROPPED, TOUCHED, LEDGER):
+        for name in (TRAIN, HELD_OUT, REJECTS, DROPPED, TOUCHED, LEDGER):
             (work / name).replace(out / name)
     finally:
         shutil.rmtree(work)
 
 
-def _write_dropped(path: Path, mixed: Sequence[_Mixed]) -> None:
-    # names of sources are letters, digits and ._- only, so a line needs no escaping
+def _dropped(mixed: Sequence[_Mixed]) -> Iterator[dict[str, Any]]:
+    for one in mixed:
+        dropped = np.flatnonzero(np.isin(one.fates, list(REASONS)))
+        for row, fate in zip(one.store.rows[dropped].tolist(), one.fates[dropped].tolist(), strict=True):
+            yield {"source": one.section.name, "row": row, "reason": REASONS[Fate(fate)]}
+
+
+def _write_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for one in mixed:
-            dropped = np.flatnonzero(np.isin(one.fates, list(REASONS)))
-            for row, fate in zip(one.store.rows[dropped].tolist(), one.fates[dropped].tolist(), strict=True):
-                file.write(f'{{"source": "{one.section.name}", "row": {row}, "reason": "{REASONS[Fate(fate)]}"}}\n')
+        file.writelines(json.dumps(value) + "\n" for value in values)

@@ -5,7 +5,8 @@ A folder::
     sources/<name>/                every well-formed conversation of a source as ids; see tokens/sources/store.py
     train.arrow  held_out.arrow    which of them, and which part; see mixture/index.py
     ledger.json                    where every row went
-    dropped.jsonl                  {"source", "row", "reason"} of every row that was left out
+    rejects.jsonl                  every row that is no conversation: source, file, row, line, reason and detail
+    dropped.jsonl                  {"source", "row", "reason"} of every other row that was left out
     touched.json                   task to the numbers of the benchmark items that some conversation holds
 """
 
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from genesis_sft.conversations.conversation import Conversation
     from genesis_sft.tokens.sources.store import SourceStore
 
-__all__ = ["DROPPED", "HELD_OUT", "LEDGER", "SOURCES", "TOUCHED", "TRAIN", "TokenStore", "TokenTable"]
+__all__ = ["DROPPED", "HELD_OUT", "LEDGER", "REJECTS", "SOURCES", "TOUCHED", "TRAIN", "TokenStore", "TokenTable"]
 
 SOURCES, TRAIN, HELD_OUT = "sources", "train.arrow", "held_out.arrow"
-LEDGER, DROPPED, TOUCHED = "ledger.json", "dropped.jsonl", "touched.json"
+LEDGER, TOUCHED = "ledger.json", "touched.json"
+REJECTS, DROPPED = "rejects.jsonl", "dropped.jsonl"
 
 
 class TokenStore:

@@ -181,3 +181,14 @@ def test_the_earliest_of_equal_digests_stays():
 def test_the_held_out_share_is_rounded_to_buckets():
     assert is_held_out(np.array([0, 699, 700]), 0.07).tolist() == [True, True, False]
     assert not is_held_out(np.array([0]), 0.0).any()
+
+
+def test_every_reject_of_every_source_stands_in_one_file(tmp_path) -> None:
+    stores = [FakeStore("a", [Talk([5, 5])], {"not JSON": 2}), FakeStore("b", [Talk([5, 6])], {"no messages": 1})]
+    store = mix(tmp_path, stores)
+    lines = [json.loads(line) for line in (store.path / "rejects.jsonl").read_text().splitlines()]
+    assert [(line["source"], line["row"], line["reason"]) for line in lines] == [
+        ("a", 0, "not JSON"),
+        ("a", 1, "not JSON"),
+        ("b", 0, "no messages"),
+    ]

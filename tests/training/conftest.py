@@ -7,8 +7,8 @@ import pytest
 
 from genesis_sft.checkpoint.base import prepare_base
 from genesis_sft.checkpoint.model_dir import ModelDir
+from genesis_sft.mixture.prepare import prepare_data
 from genesis_sft.mixture.store import TokenStore
-from genesis_sft.pipeline import prepare_data
 from genesis_sft.recipe import BaseSection, DataSection, SourceSection, TokensSection
 
 

@@ -73,9 +73,9 @@ class Entry:
             shutil.rmtree(self.folder)
         self.making.rename(self.folder)
 
-    def annotation(self, kind: str, key: str) -> Path:
-        """Return the folder of something that was found later about the same conversations."""
-        return self.folder / f"{kind}-{key[:_KEY_DIGITS]}"
+    def annotation(self, kind: str, key: str) -> str:
+        """Return the name of the folder, in the store, of something that was found about the same conversations."""
+        return f"{kind}-{key[:_KEY_DIGITS]}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

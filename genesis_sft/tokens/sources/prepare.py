@@ -7,50 +7,40 @@ A process that is killed leaves whole parts, and the next one makes the others: 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genesis_sft.assets import cache_dir, writable_cache
 from genesis_sft.console import format_duration, progress, say
-from genesis_sft.conversations.clean import Cleaning, find_format
 from genesis_sft.conversations.contamination import QuestionIndex
-from genesis_sft.conversations.filters import filter_identity
-from genesis_sft.conversations.near_duplicates import ALGORITHM
 from genesis_sft.conversations.reading import (
     BLOCK_BYTES,
-    Block,
-    OpenedSource,
     file_sha256,
-    open_source,
     source_identity,
 )
 from genesis_sft.errors import DataError
 from genesis_sft.recipe import DataSection, SourceSection, TokensSection
-from genesis_sft.run_dir import canonical_json, write_json
-from genesis_sft.tokens.chatml import ChatMLEncoder
-from genesis_sft.tokens.sources.entry import SOURCE_INFO, Entry, link
-from genesis_sft.tokens.sources.parts import is_whole, part_name
+from genesis_sft.run_dir import write_json
+from genesis_sft.tokens.sources.entry import SOURCE_INFO, link
+from genesis_sft.tokens.sources.parts import part_name
 from genesis_sft.tokens.sources.pool import Pool
 from genesis_sft.tokens.sources.store import SourceStore
-from genesis_sft.tokens.sources.work import BlockTask, SourceTask, Workshop, array_path
-from genesis_sft.tokens.template import template_hash
+from genesis_sft.tokens.sources.wanted import WantedSource, open_sources
+from genesis_sft.tokens.sources.work import BlockTask, SourceTask, Workshop
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 1
-"""Raised when the program changes what it writes for the same rows."""
-
-_BYTES_WORTH_A_PROCESS = 4_000_000
+_BYTES_WORTH_PROCESSES = 16_000_000  # a worker takes most of a second to start
+_TIMES_PACKED = {".gz": 4, ".zst": 4, ".parquet": 3}  # about how much more text a file holds than bytes
 
 
 @dataclass
@@ -71,49 +61,6 @@ class Prepared:
     def tokens_per_second(self) -> float | None:
         """Tokens encoded per second; ``None`` when all came from the cache."""
         return self.num_tokens / max(self.seconds, 1e-9) if self.num_tokens else None
-
-
-@dataclass
-class _Source:
-    """A source on its way: where it is read from, where it goes, what is missing."""
-
-    section: SourceSection
-    opened: OpenedSource
-    entry: Entry
-    settings: Mapping[str, Any]
-    cleaning: Cleaning
-    encoder: ChatMLEncoder
-    annotations: dict[str, str] = field(default_factory=dict)  # kind to key
-    blocks: list[tuple[str, int]] = field(default_factory=list)  # file and first row of each block
-
-    @property
-    def whole(self) -> bool:
-        return self.entry.info() is not None
-
-    @property
-    def parts(self) -> Path:
-        return self.entry.folder if self.whole else self.entry.making
-
-    def annotation(self, kind: str) -> Path | None:
-        """Where signatures or overlaps of the parts lie; inside the store, whole or not."""
-        return self.parts / self.entry.annotation(kind, key).name if (key := self.annotations.get(kind)) else None
-
-    def is_complete(self) -> bool:
-        """Whether nothing is to be read again."""
-        info = self.entry.info()
-        if info is None:
-            return False
-        folders = [self.annotation(kind) for kind in self.annotations]
-        return all(array_path(folder, n).is_file() for folder in folders if folder for n in range(info["parts"]))
-
-    def task(self, number: int, block: Block, num_bytes: int) -> BlockTask | None:
-        """What is missing of a block, if anything is."""
-        wanted = {
-            kind: (folder := self.annotation(kind)) is not None and not array_path(folder, block.number).is_file()
-            for kind in ("signatures", "overlaps")
-        }
-        task = BlockTask(number, block, num_bytes, part=not is_whole(self.parts, block.number), **wanted)
-        return task if task.part or task.signatures or task.overlaps else None
 
 
 class _EngineDiffers(Exception):
@@ -153,12 +100,12 @@ def prepare_sources(
     cache = cache_dir() / "sources"
     started = time.monotonic()
     with writable_cache(cache), ExitStack() as locks:
-        sources = _open_all(data, tokens, tokenizer, cache, questions, block_bytes)
+        sources = open_sources(data, tokens, tokenizer, cache, questions, block_bytes)
         # in the order of their keys: two processes never wait for each other
         for entry in sorted({source.entry for source in sources}, key=lambda entry: entry.key):
             locks.enter_context(entry.locked())
         for source in sources:
-            _start_over_if_damaged(source)
+            source.make_ready()
         num_tokens = _make(sources, len(tokenizer), questions, num_workers, block_bytes)
         stores = [_open_store(source, out) for source in sources]
     prepared = Prepared(stores, num_tokens, time.monotonic() - started)
@@ -166,58 +113,8 @@ def prepare_sources(
     return prepared
 
 
-def _open_all(
-    data: DataSection,
-    tokens: TokensSection,
-    tokenizer: PreTrainedTokenizerBase,
-    cache: Path,
-    questions: QuestionIndex | None,
-    block_bytes: int,
-) -> list[_Source]:
-    annotations = {}
-    if data.near_duplicates is not None:
-        annotations["signatures"] = hashlib.sha256(ALGORITHM.encode()).hexdigest()
-    if questions is not None:
-        annotations["overlaps"] = questions.sha256
-    tokenizer_hash = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    sources = []
-    for section in data.sources:
-        reasoning = section.reasoning or tokens.reasoning
-        opened = open_source(section)
-        format = find_format(opened)
-        settings = {
-            "version": VERSION,
-            "rows": source_identity(section),
-            "block_bytes": block_bytes,
-            "format": format,
-            "turns": section.turns,
-            "filters": filter_identity(section.filters),
-            "tokenizer_sha256": tokenizer_hash,
-            "template_sha256": template_hash(),
-            "train_on": list(tokens.train_on),
-            "reasoning": reasoning,
-        }
-        entry = Entry(cache, hashlib.sha256(canonical_json(settings).encode()).hexdigest())
-        cleaning = Cleaning(section.name, format, section.turns, section.filters)
-        encoder = ChatMLEncoder(tokenizer, tokens.train_on, reasoning)
-        sources.append(_Source(section, opened, entry, settings, cleaning, encoder, dict(annotations)))
-    return sources
-
-
-def _start_over_if_damaged(source: _Source) -> None:
-    if not source.whole:
-        if source.entry.folder.exists():
-            say(f"  {source.section.name}: what the cache had is damaged and is made again")
-            shutil.rmtree(source.entry.folder)
-        source.entry.making.mkdir(parents=True, exist_ok=True)
-    for kind in source.annotations:
-        folder = source.annotation(kind)
-        assert folder is not None
-        folder.mkdir(exist_ok=True)
-
-
 def _make(
-    sources: Sequence[_Source],
+    sources: Sequence[WantedSource],
     vocab_size: int,
     questions: QuestionIndex | None,
     num_workers: int | None,
@@ -236,14 +133,12 @@ def _make(
         )
         for source in missing:
             source.encoder = source.encoder.with_reference(f"differed in the run for {differs.text}")
-            if not source.whole:
-                shutil.rmtree(source.entry.making)
-            _start_over_if_damaged(source)
+            source.start_over()
         return _make_missing(missing, vocab_size, questions, num_workers, block_bytes)
 
 
 def _make_missing(
-    missing: Sequence[_Source],
+    missing: Sequence[WantedSource],
     vocab_size: int,
     questions: QuestionIndex | None,
     num_workers: int | None,
@@ -251,7 +146,8 @@ def _make_missing(
 ) -> int:
     total = sum(source.opened.num_bytes for source in missing)
     if num_workers is None:
-        num_workers = min(len(os.sched_getaffinity(0)), total // _BYTES_WORTH_A_PROCESS)
+        worthwhile = sum(map(_text_bytes, missing)) >= _BYTES_WORTH_PROCESSES
+        num_workers = len(os.sched_getaffinity(0)) if worthwhile else 0
     # found out here, once, and not by each thread that hands an encoder to its worker
     engines = {source.encoder.engine: source.encoder.engine_note for source in missing}
     if "tokenizers" in engines:
@@ -267,15 +163,16 @@ def _make_missing(
             bar.advance(task.num_bytes / 1e6, note=f"{missing[task.source].section.name}, {rate:,.0f} tokens/s")
     for source in missing:
         _refuse_if_changed(source)
-        if not source.whole:
+        if not source.is_whole:
             source.entry.finish(_info(source))
+            source.is_whole = True
     return num_tokens
 
 
-def _refuse_if_changed(source: _Source) -> None:
+def _refuse_if_changed(source: WantedSource) -> None:
     """What was read under the hash of other rows is not to be kept under it."""
     if source_identity(source.section) != source.settings["rows"]:
-        if not source.whole:
+        if not source.is_whole:
             shutil.rmtree(source.entry.making)
         raise DataError(
             f"source {source.section.name}: expected rows that stay as they are, found that {source.opened.origin} was "
@@ -284,7 +181,17 @@ def _refuse_if_changed(source: _Source) -> None:
         )
 
 
-def _as_task(source: _Source, vocab_size: int) -> SourceTask:
+def _text_bytes(source: WantedSource) -> int:
+    files = source.opened.files
+    return sum(file.num_bytes * _TIMES_PACKED.get(file.path.suffix, 1) for file in files) or source.opened.num_bytes
+
+
+def _tasks(sources: Sequence[WantedSource], block_bytes: int) -> Iterator[BlockTask]:
+    for number, source in enumerate(sources):
+        yield from source.tasks(number, block_bytes)
+
+
+def _as_task(source: WantedSource, vocab_size: int) -> SourceTask:
     return SourceTask(
         cleaning=source.cleaning,
         encoder=source.encoder,
@@ -296,18 +203,7 @@ def _as_task(source: _Source, vocab_size: int) -> SourceTask:
     )
 
 
-def _tasks(sources: Sequence[_Source], block_bytes: int) -> Iterator[BlockTask]:
-    for number, source in enumerate(sources):
-        source.blocks.clear()
-        come = 0
-        for block in source.opened.blocks(block_bytes):
-            source.blocks.append((block.file, block.first_row - block.first_row_in_file))
-            if (task := source.task(number, block, block.num_bytes - come)) is not None:
-                come = block.num_bytes
-                yield task
-
-
-def _info(source: _Source) -> dict[str, Any]:
+def _info(source: WantedSource) -> dict[str, Any]:
     counts: list[dict[str, Any]] = [
         json.loads((source.entry.making / f"{part_name(number)}.json").read_text(encoding="utf-8"))
         for number in range(len(source.blocks))
@@ -332,7 +228,7 @@ def _info(source: _Source) -> dict[str, Any]:
     }
 
 
-def _files(source: _Source, rows_read: Sequence[int]) -> list[dict[str, Any]]:
+def _files(source: WantedSource, rows_read: Sequence[int]) -> list[dict[str, Any]]:
     """Return where each file's rows begin, counted through the source, and how many rows it has."""
     rows: Counter[tuple[str, int]] = Counter()
     for file, count in zip(source.blocks, rows_read, strict=True):
@@ -344,7 +240,7 @@ def _files(source: _Source, rows_read: Sequence[int]) -> list[dict[str, Any]]:
     ]
 
 
-def _open_store(source: _Source, out: Path) -> SourceStore:
+def _open_store(source: WantedSource, out: Path) -> SourceStore:
     info = source.entry.info()
     assert info is not None, "a store that was just made is not whole"
     name = source.section.name

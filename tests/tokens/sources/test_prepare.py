@@ -161,7 +161,7 @@ def test_a_changed_template_or_tokenizer_or_row_makes_the_tokens_anew(
     path = write(tmp_path / "sums.jsonl")
     make(path, tokenizer, tmp_path / "1")
     assert make(path, with_control_tokens(tiny_sentencepiece_tokenizer), tmp_path / "2").num_tokens > 0
-    monkeypatch.setattr(prepare, "template_hash", lambda: "another")
+    monkeypatch.setattr("genesis_sft.tokens.sources.wanted.template_hash", lambda: "another")
     assert make(path, tokenizer, tmp_path / "3").num_tokens > 0
     monkeypatch.undo()
     monkeypatch.setattr(prepare, "cache_dir", lambda: cache)
