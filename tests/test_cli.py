@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow  # a process for each test
 
 RECIPE = """\
 name: tiny
@@ -151,9 +152,10 @@ def test_a_bad_row_is_named_and_nothing_is_left_behind(
 ) -> None:
     good = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
     run_dir = tmp_path / "run"
-    result = genesis("train", recipe(good, row), "--run-dir", run_dir)
+    stopping = recipe(good, row, replace=("path: rows.jsonl", "path: rows.jsonl, bad_rows: stop"))
+    result = genesis("data", "prepare", stopping, "--run-dir", run_dir)
     assert_refused(result, "rows.jsonl", "line 2", *words)
-    assert_nothing_finished(run_dir, "data", "tokens", "train")
+    assert_nothing_finished(run_dir, "data")
 
 
 def test_a_model_folder_without_a_tokenizer(recipe: Callable[..., Path], tmp_path: Path, tiny_folder: Path) -> None:
@@ -220,7 +222,6 @@ def test_a_run_folder_that_cannot_be_made(recipe: Callable[..., Path], tmp_path:
     assert_refused(genesis("run", recipe(), "--run-dir", tmp_path / "file" / "run"), "file/run")
 
 
-@pytest.mark.slow
 def test_train_then_export_then_chat(recipe: Callable[..., Path], tmp_path: Path) -> None:
     path, run_dir = recipe(), tmp_path / "run"
     trained = genesis("train", path, "--run-dir", run_dir, "--json")
@@ -235,7 +236,6 @@ def test_train_then_export_then_chat(recipe: Callable[..., Path], tmp_path: Path
     assert all(0 < answer["num_tokens"] <= 5 for answer in answers)
 
 
-@pytest.mark.slow
 def test_ctrl_c_in_training_saves_and_says_how_to_go_on(recipe: Callable[..., Path], tmp_path: Path) -> None:
     import signal
 

@@ -114,6 +114,7 @@ def test_white_space_before_a_digit_is_split_from_it(gguf_file: Path) -> None:
     assert tokenizer.tokenize("a\n\n2.") == ["a", "ĊĊ", "2", "."]
 
 
+@pytest.mark.real_recipe
 def test_a_real_model_in_the_other_rope_layout_is_seen_through(gguf_file: Path) -> None:
     """The rows of an interleaved training run under transformers' names and config: shapes and names all match."""
     original, tokenizer = read_gguf(gguf_file)

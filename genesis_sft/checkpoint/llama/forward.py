@@ -63,8 +63,7 @@ def _norm(
 def _linear(
     stored: StoredLlama, conventions: Conventions, role: Role, layer: int, inputs: torch.Tensor
 ) -> torch.Tensor:
-    bias = stored.get(conventions, role, layer, bias=True) if stored.has(role, layer, bias=True) else None
-    return functional.linear(inputs, stored.get(conventions, role, layer), bias)
+    return functional.linear(inputs, stored.get(conventions, role, layer), stored.bias(conventions, role, layer))
 
 
 def _mlp(stored: StoredLlama, conventions: Conventions, layer: int, inputs: torch.Tensor) -> torch.Tensor:

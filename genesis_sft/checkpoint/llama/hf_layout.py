@@ -48,8 +48,8 @@ def hf_tensors(stored: StoredLlama, conventions: Conventions) -> Iterator[tuple[
             weight = _half_split(stored.get(conventions, role, layer), role, stored.sizes, conventions)
             yield f"model.layers.{layer}.{name}.weight", weight
             if role in (*(_ATTENTION if stored.sizes.attention_bias else ()), *(_MLP if stored.sizes.mlp_bias else ())):
-                has_bias = stored.has(role, layer, bias=True)
-                bias = stored.get(conventions, role, layer, bias=True) if has_bias else weight.new_zeros(len(weight))
+                bias = stored.bias(conventions, role, layer)
+                bias = weight.new_zeros(len(weight)) if bias is None else bias
                 yield f"model.layers.{layer}.{name}.bias", _half_split(bias, role, stored.sizes, conventions)
     yield "model.norm.weight", stored.get(conventions, "final_norm")
 

@@ -39,11 +39,14 @@ class StoredLlama:
     round_to: torch.dtype | None = None
     _kept: dict[str, torch.Tensor] = field(default_factory=dict, init=False, repr=False)
 
-    def has(self, role: Role, layer: int | None = None, *, bias: bool = False) -> bool:
-        """Whether a tensor is stored for a role, by itself or in a fused one."""
+    def bias(self, conventions: Conventions, role: Role, layer: int) -> torch.Tensor | None:
+        """Return the bias of a role, by itself or out of a fused one; ``None`` where none is stored."""
+        stored = _as_stored(role, conventions)
         fused: Mapping[str, Role] = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}
-        slots = [Slot(role, layer, bias)] + ([Slot(fused[role], layer, bias)] if role in fused else [])
-        return any(slot in self.names.slots for slot in slots)
+        slots = [Slot(stored, layer, True)] + ([Slot(fused[stored], layer, True)] if stored in fused else [])
+        if not any(slot in self.names.slots for slot in slots):
+            return None
+        return self.get(conventions, role, layer, bias=True)
 
     def get(
         self, conventions: Conventions, role: Role, layer: int | None = None, *, bias: bool = False
@@ -56,9 +59,7 @@ class StoredLlama:
             layer: 0-based; None for embedding, head and final norm.
             bias: Whether the bias of the role is wanted.
         """
-        for flag, swap in _SWAPS.items():
-            if getattr(conventions, flag):
-                role = swap.get(role, role)
+        role = _as_stored(role, conventions)
         slot = Slot(role, layer, bias)
         if slot in self.names.slots:
             return self._oriented(slot, conventions)
@@ -87,6 +88,14 @@ class StoredLlama:
         if self.keep:
             self._kept[name] = tensor
         return tensor
+
+
+def _as_stored(role: Role, conventions: Conventions) -> Role:
+    """Return the role under which a role's tensor is stored."""
+    for flag, swap in _SWAPS.items():
+        if getattr(conventions, flag):
+            role = swap.get(role, role)
+    return role
 
 
 def _split_qkv(fused: torch.Tensor, sizes: Sizes, conventions: Conventions) -> dict[str, torch.Tensor]:

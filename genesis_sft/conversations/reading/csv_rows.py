@@ -23,7 +23,6 @@ def read_csv(path: Path, block_bytes: int) -> Iterator[Chunk]:
     Raises:
         DataError: The file is damaged, has a line over 64 MB, or names a column twice.
     """
-    csv.field_size_limit(MAX_ROW_BYTES)  # of the whole process; the default of 128 KB is less than long answers have
     with open_bytes(path) as (handle, position):
         # what is no UTF-8 is carried as halves of surrogate pairs, which UTF-8 itself cannot give, up to its row
         text = io.TextIOWrapper(handle, encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -48,7 +47,7 @@ def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
 
 def _rows(path: Path, reader: Any) -> Iterator[Row | BadRow]:
     try:
-        columns: list[str] = next(reader, [])
+        columns: list[str] = _next(reader) or []
     except csv.Error as error:
         raise DataError(f"{path}, line 1: expected the names of the columns, found: {error}") from None
     if len(set(columns)) < len(columns):
@@ -56,14 +55,27 @@ def _rows(path: Path, reader: Any) -> Iterator[Row | BadRow]:
     while True:
         line = reader.line_num + 1
         try:
-            values = next(reader)
-        except StopIteration:
-            return
+            values = _next(reader)
         except csv.Error as error:  # the next row begins on the next line
             yield BadRow("not CSV", f"expected a row of CSV from line {line} on, found: {error}")
         else:
+            if values is None:
+                return
             if values:
                 yield _row(columns, values, line)
+
+
+def _next(reader: Any) -> list[str] | None:
+    """Return the next row; ``None`` at the end.
+
+    The limit of a field, 128 KB, is less than long answers have. It is the whole process's: others find it as it was.
+    """
+    before = csv.field_size_limit(MAX_ROW_BYTES)
+    try:
+        row: list[str] | None = next(reader, None)
+    finally:
+        csv.field_size_limit(before)
+    return row
 
 
 def _row(columns: list[str], values: list[str], line: int) -> Row | BadRow:

@@ -81,6 +81,14 @@ def test_transformers_computes_from_an_export_what_the_checkpoint_means(given_: 
     torch.testing.assert_close(found, expected, atol=2e-4 * max(1.0, float(expected.abs().max())), rtol=1e-4)
 
 
+def test_a_bias_goes_with_the_matrix_that_was_swapped() -> None:
+    shape = Shape(heads=2, kv_heads=2)
+    stored = as_stored(random_state(shape, biased=("wq",)))
+    tensors = dict(hf_tensors(stored, usual(shape, qk_swapped=True)))
+    assert tensors["model.layers.0.self_attn.k_proj.bias"].any()
+    assert not tensors["model.layers.0.self_attn.q_proj.bias"].any()
+
+
 def test_the_names_and_their_number_are_transformers_own() -> None:
     shape = Shape()
     tensors = dict(hf_tensors(as_stored(random_state(shape, biased=("wq",))), usual(shape)))
