@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from genesis_sft.console import say
-from genesis_sft.run_dir import write_json
+from genesis_sft.run_dir import hash_file, write_json
 
 SOURCE_INFO = "source.json"
 _KEY_DIGITS = 24
@@ -53,24 +53,29 @@ class Entry:
         return self.cache / f".making-{self.key[:_KEY_DIGITS]}"
 
     def info(self) -> dict[str, Any] | None:
-        """Return what the whole store says of itself; ``None`` where there is none."""
+        """Return what the whole store says of itself; ``None`` where there is none, or files are missing or cut."""
         try:
             info: dict[str, Any] = json.loads((self.folder / SOURCE_INFO).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            if info["key"] != self.key or not isinstance(info["parts"], int):
+                return None
+            intact = all((self.folder / name).stat().st_size == size for name, size in info["sizes"].items())
+            return info if intact and info["hashes"].keys() == info["sizes"].keys() else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        names = [self.folder / name for name in info.get("files_of_store", ())]
-        intact = all(
-            path.is_file() and path.stat().st_size == size for path, size in zip(names, info["sizes"], strict=True)
+
+    def is_intact(self) -> bool:
+        """Say whether there is a whole store whose files are as they were written, by their hashes."""
+        info = self.info()
+        return info is not None and all(
+            hash_file(self.folder / name) == found for name, found in info["hashes"].items()
         )
-        return info if info.get("key") == self.key and intact else None
 
     def finish(self, info: Mapping[str, Any]) -> None:
         """Make what was written a whole store."""
         files = sorted(path.name for path in self.making.iterdir() if path.name.startswith("part-") and path.is_file())
-        sizes = [(self.making / name).stat().st_size for name in files]
-        write_json(self.making / SOURCE_INFO, {**info, "key": self.key, "files_of_store": files, "sizes": sizes})
-        if self.folder.exists():  # a damaged one
-            shutil.rmtree(self.folder)
+        sizes = {name: (self.making / name).stat().st_size for name in files}
+        hashes = {name: hash_file(self.making / name) for name in files}
+        write_json(self.making / SOURCE_INFO, {**info, "key": self.key, "sizes": sizes, "hashes": hashes})
         self.making.rename(self.folder)
 
     def annotation(self, kind: str, key: str) -> str:
@@ -93,7 +98,7 @@ class Entry:
 def link(folder: Path, info: Mapping[str, Any], out: Path) -> None:
     """Give a run its own names for the files of a store: hard links, or copies where the cache is on another disk."""
     out.mkdir(parents=True)
-    for name in info["files_of_store"]:
+    for name in info["sizes"]:
         try:
             os.link(folder / name, out / name)
         except OSError:

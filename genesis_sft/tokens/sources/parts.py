@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -26,6 +27,7 @@ from genesis_sft.conversations.identity import digest, held_out_bucket
 
 if TYPE_CHECKING:
     from genesis_sft.conversations.conversation import Conversation
+    from genesis_sft.conversations.reading import Block
     from genesis_sft.tokens.chatml import EncodedBlock
 
 SAMPLES_PER_PART = 64
@@ -64,28 +66,39 @@ def part_name(number: int) -> str:
     return f"part-{number:05}"
 
 
-def is_whole(folder: Path, number: int) -> bool:
-    """Say whether a part was written to its end."""
-    return (folder / f"{part_name(number)}.json").is_file()
+def is_whole(folder: Path, block: Block) -> bool:
+    """Say whether the part of a block was written to its end, and from the same rows."""
+    try:
+        counts = json.loads((folder / f"{part_name(block.number)}.json").read_text(encoding="utf-8"))
+        return bool(counts["rows_sha256"] == rows_sha256(block))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
-def write_part(folder: Path, number: int, cleaned: Cleaned, encoded: EncodedBlock, schema: Any) -> dict[str, Any]:
+def rows_sha256(block: Block) -> str:
+    """Return the hex SHA-256 of the raw rows of a block."""
+    rows = block.payload if isinstance(block.payload, bytes) else repr(block.payload).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(rows).hexdigest()
+
+
+def write_part(folder: Path, block: Block, cleaned: Cleaned, encoded: EncodedBlock, schema: Any) -> dict[str, Any]:
     """Write a part; return its counts.
 
     Args:
         folder: Of the store.
-        number: Of the block and the part.
+        block: The rows.
         cleaned: Conversations and rejects of the block.
         encoded: The conversations as ids.
         schema: As `part_schema` gives it.
     """
-    name = part_name(number)
+    name = part_name(block.number)
     _write_atomically(folder / f"{name}.arrow", _as_arrow(cleaned.conversations, encoded, schema))
     samples = "".join(f"{one.to_json()}\n" for one in sample(cleaned.conversations))
     _write_atomically(folder / f"{name}.samples.jsonl", samples.encode())
     rejects = "".join(json.dumps(asdict(reject), ensure_ascii=True) + "\n" for reject in cleaned.rejects)
     _write_atomically(folder / f"{name}.rejects.jsonl", rejects.encode())
     counts = {
+        "rows_sha256": rows_sha256(block),
         "rows_read": cleaned.rows_read,
         "rejected": dict(sorted(Counter(reject.reason for reject in cleaned.rejects).items())),
         "repaired": dict(sorted(cleaned.repaired.items())),

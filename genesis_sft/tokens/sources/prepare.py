@@ -99,14 +99,17 @@ def prepare_sources(
     """
     cache = cache_dir() / "sources"
     started = time.monotonic()
-    with writable_cache(cache), ExitStack() as locks:
-        sources = open_sources(data, tokens, tokenizer, cache, questions, block_bytes)
-        # in the order of their keys: two processes never wait for each other
-        for entry in sorted({source.entry for source in sources}, key=lambda entry: entry.key):
-            locks.enter_context(entry.locked())
-        for source in sources:
-            source.make_ready()
-        num_tokens = _make(sources, len(tokenizer), questions, num_workers, block_bytes)
+    sources = open_sources(data, tokens, tokenizer, cache, questions, block_bytes)
+    with ExitStack() as locks:
+        with writable_cache(cache):
+            # in the order of their keys: two processes never wait for each other
+            for entry in sorted({source.entry for source in sources}, key=lambda entry: entry.key):
+                locks.enter_context(entry.locked())
+            for source in sources:
+                source.make_ready()
+            num_tokens = _make(sources, len(tokenizer), questions, num_workers, block_bytes)
+            for source in sources:  # two of them may share a store
+                source.is_whole = True
         stores = [_open_store(source, out) for source in sources]
     prepared = Prepared(stores, num_tokens, time.monotonic() - started)
     _say_result(prepared)
@@ -165,7 +168,6 @@ def _make_missing(
         _refuse_if_changed(source)
         if not source.is_whole:
             source.entry.finish(_info(source))
-            source.is_whole = True
     return num_tokens
 
 

@@ -20,7 +20,7 @@ from genesis_sft.run_dir import canonical_json
 from genesis_sft.tokens.chatml import ChatMLEncoder
 from genesis_sft.tokens.sources.entry import Entry
 from genesis_sft.tokens.sources.parts import is_whole
-from genesis_sft.tokens.sources.work import BlockTask, array_path
+from genesis_sft.tokens.sources.work import BlockTask, array_is_whole, array_path
 from genesis_sft.tokens.template import template_hash
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class WantedSource:
 
     def make_ready(self) -> None:
         """Look at what the cache has; make room for what is missing. The entry is locked by now."""
-        self.is_whole = self.entry.info() is not None
+        self.is_whole = self.entry.is_intact()
         if not self.is_whole:
             if self.entry.folder.exists():
                 say(f"  {self.section.name}: what the cache had is damaged and is made again")
@@ -78,6 +78,9 @@ class WantedSource:
             folder = self.annotation(kind)
             assert folder is not None
             folder.mkdir(exist_ok=True)
+            for path in folder.glob("*.npy"):
+                if not array_is_whole(path):
+                    path.unlink()
 
     def start_over(self) -> None:
         """Throw away what was made so far."""
@@ -113,7 +116,7 @@ class WantedSource:
             kind: (folder := self.annotation(kind)) is not None and not array_path(folder, block.number).is_file()
             for kind in ("signatures", "overlaps")
         }
-        task = BlockTask(number, block, num_bytes, part=not is_whole(self.parts, block.number), **wanted)
+        task = BlockTask(number, block, num_bytes, part=not self.is_whole and not is_whole(self.parts, block), **wanted)
         return task if task.part or task.signatures or task.overlaps else None
 
 

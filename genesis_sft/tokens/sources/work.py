@@ -104,7 +104,8 @@ class Workshop:
             if (differs := encoder.check_sample(sample(cleaned.conversations))) is not None:
                 return Done(task.source, differs=differs)
             encoded = encoder.encode_block(cleaned.conversations)
-            num_tokens = write_part(source.parts, number, cleaned, encoded, self._schemas[task.source])["tokens"]
+            schema = self._schemas[task.source]
+            num_tokens = write_part(source.parts, task.block, cleaned, encoded, schema)["tokens"]
         return Done(task.source, num_tokens)
 
     def _overlaps(self, conversations: Sequence[Conversation]) -> np.ndarray[Any, Any]:
@@ -119,6 +120,15 @@ def save_array(folder: Path, number: int, array: np.ndarray[Any, Any]) -> None:
     with open(temporary, "wb") as handle:
         np.save(handle, array, allow_pickle=False)
     temporary.replace(path)
+
+
+def array_is_whole(path: Path) -> bool:
+    """Say whether an array was written to its end."""
+    try:
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return True
 
 
 def array_path(folder: Path, number: int) -> Path:

@@ -241,17 +241,104 @@ def test_an_engine_that_differs_in_the_run_is_replaced_and_named(
     assert [store.ids(p).tolist() for p in range(len(store))] == [straight.ids(p).tolist() for p in range(len(store))]
 
 
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def change(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()  # a run's own name for the file must not change with it
+    path.write_bytes(content)
+
+
+def make_empty_list(path: Path) -> None:
+    path.write_text("[]")
+
+
+def make_empty_object(path: Path) -> None:
+    path.write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        ("part-00001.arrow", remove),
+        ("part-00001.arrow", cut),
+        ("part-00001.arrow", change),
+        ("part-00000.samples.jsonl", change),
+        ("source.json", remove),
+        ("source.json", cut),
+        ("source.json", make_empty_list),
+        ("source.json", make_empty_object),
+        ("signatures-*/part-00000.npy", remove),
+        ("signatures-*/part-00000.npy", cut),
+        ("signatures-*/part-00000.npy", make_empty_list),
+    ],
+)
 def test_a_damaged_cache_is_noticed_and_made_again(
-    tmp_path: Path, cache: Path, tokenizer: PreTrainedTokenizerFast
+    tmp_path: Path,
+    cache: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    pattern: str,
+    damage: Callable[[Path], None],
 ) -> None:
     path = write(tmp_path / "sums.jsonl")
-    make(path, tokenizer, tmp_path / "first")
-    whole = content(tmp_path / "first")
-    (part,) = cache.glob("sources/*/part-00001.arrow")
-    part.unlink()
-    again = make(path, tokenizer, tmp_path / "second")
-    assert again.num_tokens > 0
+    (first,) = make(path, tokenizer, tmp_path / "first", near_duplicates=0.8).stores
+    signatures, whole = first.signatures(), content(tmp_path / "first")
+    assert signatures is not None
+    (place,) = cache.glob(f"sources/*/{pattern}")
+    damage(place)
+    (again,) = make(path, tokenizer, tmp_path / "second", near_duplicates=0.8).stores
     assert content(tmp_path / "second") == whole
+    found = again.signatures()
+    assert found is not None
+    assert found.tolist() == signatures.tolist()
+
+
+def test_one_file_under_two_names_is_made_once(tmp_path: Path, cache: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    path = str(write(tmp_path / "sums.jsonl"))
+    sources = (SourceSection(name="one", path=path), SourceSection(name="two", path=path))
+    data = DataSection(sources=sources, near_duplicates=0.8)
+    prepared = prepare_sources(
+        data, TokensSection(), tokenizer, tmp_path / "out", num_workers=0, block_bytes=BLOCK_BYTES
+    )
+    one, two = prepared.stores
+    assert prepared.num_tokens == one.info["tokens"]
+    assert (one.name, two.name) == ("one", "two")
+    signatures = one.signatures(), two.signatures()
+    assert signatures[0] is not None
+    assert signatures[1] is not None
+    assert signatures[0].tolist() == signatures[1].tolist()
+
+
+def test_parts_of_rows_that_have_changed_are_not_taken(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    path = write(tmp_path / "sums.jsonl")
+    make(path, tokenizer, tmp_path / "straight")
+    monkeypatch.setattr(prepare, "cache_dir", lambda: tmp_path / "other")
+    original, identity = path.read_bytes(), prepare.source_identity(SourceSection(name="a", path=str(path)))
+    # another file lies there while the rows are read, and the process is killed before it notices
+    path.write_bytes(original.replace(b"times", b"minus"))
+    monkeypatch.setattr("genesis_sft.tokens.sources.wanted.source_identity", lambda _: identity)
+
+    def killed(source: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "_refuse_if_changed", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(path, tokenizer, tmp_path / "killed")
+    assert num_parts(tmp_path / "other") > 3
+    monkeypatch.undo()
+    monkeypatch.setattr(prepare, "cache_dir", lambda: tmp_path / "other")
+    path.write_bytes(original)
+    make(path, tokenizer, tmp_path / "again")
+    assert content(tmp_path / "again") == content(tmp_path / "straight")
 
 
 def test_a_damaged_store_is_named(tmp_path: Path, cache: Path, tokenizer: PreTrainedTokenizerFast) -> None:
