@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genesis_sft.cli.output import AllowCodeOption, JsonOption, folder_name, print_json
+from genesis_sft.cli.prepared_folder import making, refuse_foreign_files
 from genesis_sft.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,20 +84,16 @@ def _prepare_files(
 
     recipe = _as_recipe(files, set_)
     refuse_code(recipe.data, allow_code)
-    _require_own_folder(out)
+    out = out.resolve()
+    refuse_foreign_files(out)
+    _refuse_places_that_overlap(out, recipe)
     with quiet_transformers():
         loaded = load_tokenizer(tokenizer)
-    making = out.with_name(f".making-{out.name}")
-    shutil.rmtree(making, ignore_errors=True)
-    try:
-        making.mkdir(parents=True)
-        store, prepared = prepare_data(recipe.data, recipe.tokens, recipe.seed, loaded, (), making)
-        if out.exists():
-            shutil.rmtree(out)
-        making.rename(out)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    _show(type(store).open(out), prepared, as_json)
+    with making(out) as folder:
+        started = time.monotonic()
+        store, prepared = prepare_data(recipe.data, recipe.tokens, recipe.seed, loaded, (), folder)
+        seconds = time.monotonic() - started
+    _show(type(store).open(out), prepared, as_json, seconds)
 
 
 def _as_recipe(files: list[str], set_: list[str] | None) -> DataRecipe:
@@ -113,24 +110,34 @@ def _as_recipe(files: list[str], set_: list[str] | None) -> DataRecipe:
     return data_recipe({"data": {"sources": sources}}, set_ or ())
 
 
-def _require_own_folder(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "ledger.json").is_file())):
+def _refuse_places_that_overlap(out: Path, recipe: DataRecipe) -> None:
+    """The output is replaced as a whole: no input, and no cache, may lie in it."""
+    from genesis_sft.assets import cache_dir
+    from genesis_sft.conversations.reading import open_source
+
+    cache = cache_dir().resolve()
+    if out.is_relative_to(cache) or cache.is_relative_to(out):
         raise InputError(
-            f"expected an empty folder, or one that `data prepare` made, at {out}; found something else",
-            hint="Name another folder with --out.",
+            f"expected a folder apart from the cache at {cache}; found {out}", hint="Name another folder with --out."
         )
+    for source in recipe.data.sources:
+        for file in open_source(source).files:
+            if file.path.resolve().is_relative_to(out):
+                raise InputError(
+                    f"expected inputs outside of the output folder {out}; found {file.path} in it",
+                    hint="Name another folder with --out: what is in it is replaced.",
+                )
 
 
-def _show(store: TokenStore, prepared: Prepared | None, as_json: bool) -> None:
+def _show(store: TokenStore, prepared: Prepared | None, as_json: bool, seconds: float = 0.0) -> None:
     from genesis_sft.cli.data import print_ledger
 
     speed: dict[str, Any] = {}
     if prepared is not None:
-        rate = prepared.tokens_per_second
         speed = {
-            "seconds": round(prepared.seconds, 3),
+            "seconds": round(seconds, 3),
             "tokens_encoded": prepared.num_tokens,
-            "tokens_per_second": round(rate) if rate else None,
+            "tokens_per_second": round(prepared.num_tokens / seconds) if prepared.num_tokens else None,
         }
     if as_json:
         print_json({"store": str(store.path), **store.ledger.to_dict(), **speed})

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from genesis_sft.cli.data import data_app
+from genesis_sft.cli.prepared_folder import making
 from genesis_sft.errors import DataError, InputError, RecipeError
 
 RECIPE = """\
@@ -75,6 +76,54 @@ def test_a_folder_with_other_things_is_left_alone(sums: Path, tmp_path: Path, ti
     with pytest.raises(InputError, match=r"expected an empty folder, or one that `data prepare` made"):
         call(sums, "--tokenizer", tiny_folder, "--out", out)
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("place", ["ledger.json", "sources/mine/notes.txt", "raw/rows.jsonl", ".hidden"])
+def test_a_foreign_file_in_a_prepared_folder_is_never_removed(
+    sums: Path, tmp_path: Path, tiny_folder: Path, place: str
+) -> None:
+    out = tmp_path / "out"
+    if place == "ledger.json":  # its name alone is no proof
+        (out / "thesis").mkdir(parents=True)
+        (out / "thesis" / "one.txt").touch()
+    else:
+        call(sums, "--tokenizer", tiny_folder, "--out", out)
+    (out / place).parent.mkdir(exist_ok=True)
+    (out / place).write_text("precious")
+    before = sorted(path.as_posix() for path in out.rglob("*"))
+    with pytest.raises(InputError, match="expected an empty folder"):
+        call(sums, "--tokenizer", tiny_folder, "--out", out)
+    assert sorted(path.as_posix() for path in out.rglob("*")) == before
+
+
+def test_inputs_and_cache_do_not_lie_in_the_output(
+    sums: Path, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    call(sums, "--tokenizer", tiny_folder, "--out", out)
+    with pytest.raises(InputError, match="expected inputs outside of the output folder"):
+        call(f"{tmp_path}/**/*.jsonl", "--tokenizer", tiny_folder, "--out", out)
+    monkeypatch.setattr("genesis_sft.assets.cache_dir", lambda: tmp_path / "cache")
+    for place in (tmp_path / "cache", tmp_path / "cache" / "sources", tmp_path):
+        with pytest.raises(InputError, match=r"apart from the cache|expected an empty folder"):
+            call(sums, "--tokenizer", tiny_folder, "--out", place)
+    assert sums.is_file()
+
+
+def test_a_link_leads_to_the_folder(sums: Path, tmp_path: Path, tiny_folder: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    call(sums, "--tokenizer", tiny_folder, "--out", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "elsewhere" / "ledger.json").is_file()
+
+
+def test_a_second_process_with_the_same_output_is_sent_away(sums: Path, tmp_path: Path, tiny_folder: Path) -> None:
+    with making(tmp_path / "out") as folder:
+        (folder / "ledger.json").touch()
+        with pytest.raises(InputError, match="another process prepares"):
+            call(sums, "--tokenizer", tiny_folder, "--out", tmp_path / "out")
+        assert [path.name for path in folder.iterdir()] == ["ledger.json"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["ledger.json"]
 
 
 def test_a_failure_leaves_what_was_there(sums: Path, tmp_path: Path, tiny_folder: Path) -> None:
