@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 from genesis_sft.conversations.conversation import Conversation
 from genesis_sft.conversations.faults import BadRow
-from genesis_sft.conversations.filters import apply_filter
+from genesis_sft.conversations.filters import Filter, apply_filter, load_filter
 from genesis_sft.conversations.formats import FORMATS, detect_format
 from genesis_sft.conversations.reading import Block, OpenedSource, Row, open_source, parse_block
 from genesis_sft.conversations.reading.source import line_of, located
@@ -43,6 +43,9 @@ class Cleaning:
 @dataclass(frozen=True, slots=True)
 class Reject:
     """A row that is no conversation.
+
+    Reason and detail hold printable characters only, others as Python escapes them: both go into files and tables, and
+    may quote half of a surrogate pair, which no file can hold.
 
     Attributes:
         file: Name of the file.
@@ -91,13 +94,14 @@ def clean(block: Block, cleaning: Cleaning) -> Cleaned:
         DataError: A filter cannot be loaded.
     """
     cleaned = Cleaned([], [], Counter(), 0)
+    filters = _load_filters(cleaning)
     with _no_search_for_cycles():
         for number, row in parse_block(block):
             try:
-                conversation, repairs = _read(row, number, cleaning)
+                conversation, repairs = _read(row, number, cleaning, filters)
             except BadRow as fault:
-                reject = Reject(block.file, number, line_of(block, number), fault.reason, str(fault))
-                cleaned.rejects.append(reject)
+                reason, detail = _printable(fault.reason), _printable(str(fault))
+                cleaned.rejects.append(Reject(block.file, number, line_of(block, number), reason, detail))
             else:
                 cleaned.conversations.append(conversation)
                 if repairs:
@@ -125,7 +129,7 @@ def find_format(opened: OpenedSource) -> str:
                 raise row
             found = detect_format(row)
             candidate = candidate or found
-            _read(row, number, Cleaning(section.name, found, section.turns))
+            _read(row, number, Cleaning(section.name, found, section.turns), {})
         except BadRow as error:
             # the first fault is told, but rather one that names the keys that were found
             if fault is None or (fault.reason != "no known format" and error.reason == "no known format"):
@@ -150,17 +154,26 @@ def read_conversations(section: SourceSection) -> Iterator[Conversation]:
     opened = open_source(section)
     where = f"source {section.name}: {section.path or opened.origin}"
     cleaning: Cleaning | None = None
+    filters: dict[str, Filter] = {}
     for block in opened.blocks(_SMALL_BLOCK_BYTES):
         for number, row in parse_block(block):
-            cleaning = cleaning or Cleaning(section.name, find_format(opened), section.turns, section.filters)
+            if cleaning is None:
+                cleaning = Cleaning(section.name, find_format(opened), section.turns, section.filters)
+                filters = _load_filters(cleaning)
             try:
-                conversation, _ = _read(row, number, cleaning)
+                conversation, _ = _read(row, number, cleaning, filters)
             except BadRow as fault:
                 raise located(fault, block, number, where) from None
             yield conversation
 
 
-def _read(row: Row | BadRow, number: int, cleaning: Cleaning) -> tuple[Conversation, list[str]]:
+def _load_filters(cleaning: Cleaning) -> dict[str, Filter]:
+    return {name: load_filter(name) for name in cleaning.filters}
+
+
+def _read(
+    row: Row | BadRow, number: int, cleaning: Cleaning, filters: Mapping[str, Filter]
+) -> tuple[Conversation, list[str]]:
     """Return the conversation of a row, and the rules that mended it."""
     if isinstance(row, BadRow):
         raise row
@@ -169,14 +182,20 @@ def _read(row: Row | BadRow, number: int, cleaning: Cleaning) -> tuple[Conversat
     if cleaning.turns == "repair":
         messages, repairs = repair_turns(messages)
     conversation = Conversation(messages, cleaning.source, number)
-    for name in cleaning.filters:
-        apply_filter(name, conversation)
+    for name, keep in filters.items():
+        apply_filter(name, keep, conversation)
     return conversation, repairs
 
 
 def _first_rows(opened: OpenedSource) -> Iterator[tuple[int, Row | BadRow]]:
     for block in opened.blocks(_SMALL_BLOCK_BYTES):
         yield from parse_block(block)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

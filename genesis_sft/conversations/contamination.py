@@ -80,6 +80,8 @@ class QuestionIndex:
     """Finds the benchmark items that conversations hold. Can be pickled: some 800 bytes an item.
 
     Words are runs of letters and digits, after NFKC and case folding: case, punctuation and white space do not count.
+    In scripts that put no space between words, such as Chinese, what stands between two marks is one word: most items
+    in them are too short to be looked for.
 
     Args:
         questions: The items; their order numbers them.

@@ -29,7 +29,7 @@ NUM_PERMUTATIONS = 128
 SHINGLE_WORDS = 5
 """Words of a run."""
 
-ALGORITHM = "minhash-128-of-5-words-v1"
+ALGORITHM = "minhash-128-of-5-words-v2"
 """Changes whenever the same conversation would get another signature; belongs into the key of what is cached."""
 
 MOST_MISSED = 0.005
@@ -41,6 +41,11 @@ _END = b" \x03"
 # lower case of ASCII letters, a space for ASCII white space (str.isspace); other bytes stay
 _FOLDED = bytes(0x20 if chr(b).isspace() and b < 128 else ord(chr(b).lower()) if b < 128 else b for b in range(256))
 _OTHER_WHITE_SPACE = re.compile(r"[^\S\x00-\x7f]")
+# Thai to Tibetan, Burmese, Khmer; Chinese characters and their radicals, kana, bopomofo, half-width kana
+_WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3041-\u312f\u31a0-\u31bf\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff]+"
+)
 
 
 def signatures(conversations: Sequence[Conversation]) -> np.ndarray:
@@ -50,8 +55,13 @@ def signatures(conversations: Sequence[Conversation]) -> np.ndarray:
     in front of each message. White space between words does not count, punctuation does. System messages are left out:
     where a source has one long system message, all its rows would resemble each other.
 
+    Words end at white space. In scripts that put none between words (Chinese, Japanese, Thai, Lao, Tibetan, Burmese,
+    Khmer) every character counts as a word, so that one run is five characters; Korean has spaces. Other long strings,
+    such as an address or a line of base64, are one word each, the same or not.
+
     Number k of a signature is the least value of ``(a_k * h + b_k) mod 2**32`` over the hashes h of all runs of five
-    words (of fewer words there is one run, of all); the constants are fixed, so that signatures agree everywhere.
+    words (of fewer words, however long, there is one run, of all); the constants are fixed, so that signatures agree
+    everywhere.
     """
     texts = [_text(conversation) for conversation in conversations]
     found = np.empty((len(texts), NUM_PERMUTATIONS), dtype=np.uint32)
@@ -59,6 +69,7 @@ def signatures(conversations: Sequence[Conversation]) -> np.ndarray:
         runs = hash_runs(hash_words(texts[chunk]), SHINGLE_WORDS)
         hashes = (runs.values >> np.uint64(32)).astype(np.uint32)
         permuted, starts = np.empty_like(hashes), runs.starts[:-1]
+        assert (np.diff(runs.starts) > 0).all()  # where one had no run, it would be given one of the next
         for number, (factor, offset) in enumerate(zip(_FACTORS, _OFFSETS, strict=True)):
             np.multiply(hashes, factor, out=permuted)
             np.add(permuted, offset, out=permuted)
@@ -232,10 +243,10 @@ def _text(conversation: Conversation) -> bytes:
     text = " ".join(parts)
     if not text.isascii():
         text = _OTHER_WHITE_SPACE.sub(" ", text.lower())
+        text = _WITHOUT_SPACES.sub(lambda run: f" {' '.join(run[0])} ", text)
     words = text.encode().translate(_FOLDED)
-    if len(words) < 64:  # a conversation always has a run
-        words += _END * (SHINGLE_WORDS - len(words.split()))
-    return words
+    first_words = words.split(None, SHINGLE_WORDS - 1)  # no more pieces than make a run
+    return words + _END * (SHINGLE_WORDS - len(first_words))  # so that a conversation always has one
 
 
 _ONE_OF_TWO = np.uint64(0x5555555555555555)

@@ -60,6 +60,21 @@ def test_rows_that_are_no_lines_have_none(tmp_path):
     assert (reject.row, reject.line, reject.reason) == (1, None, "wrong type")
 
 
+def test_reasons_and_details_of_rejects_are_printable(tmp_path):
+    lines = json.dumps({"messages": [{"role": "\ud800\n", "content": "a"}]}) + "\n" + '{"a\x00": 1, "b\\udc00": \x1b}\n'
+    path = write(tmp_path / "a.jsonl", lines)
+    (tmp_path / "own.py").write_text('def keep(row): return "zu\\nkurz \\ud800\\x1b[1m\\u2028, 短い"')
+    good = json.dumps(ROWS[0])
+    (block,) = open_source(source(write(path, f"{lines}{good}\n"))).blocks()
+    rejects = [
+        *clean(block, Cleaning("mine", "messages")).rejects,
+        *clean(block, Cleaning("mine", "metamath", filters=(f"{tmp_path}/own.py:keep",))).rejects,
+    ]
+    assert len(rejects) == 6
+    assert all(reject.reason.isprintable() and reject.detail.isprintable() for reject in rejects)
+    assert rejects[-1].reason == r"filter: zu\nkurz \ud800\x1b[1m\u2028, 短い"
+
+
 def test_repairs_are_counted_by_the_conversations_they_made_and_strict_makes_none(tmp_path):
     def row(*roles):
         return json.dumps({"messages": [{"role": role, "content": role[0]} for role in roles]}) + "\n"

@@ -143,6 +143,21 @@ def test_the_identity_is_that_of_the_items_in_their_order():
     assert QuestionIndex([one, two]).sha256 == QuestionIndex((one, two)).sha256
 
 
+long_runs = st.tuples(st.sampled_from([*"x=中한\0", "https://a.b/", ITEM]), st.integers(1, 100)).map(
+    lambda run: run[0] * run[1]
+)
+any_text = st.one_of(st.text(st.characters(exclude_categories=["Cs"])), long_runs).filter(str.strip)
+
+
+@settings(deadline=None)
+@given(st.lists(any_text, min_size=1, max_size=6))
+def test_what_a_conversation_holds_does_not_depend_on_its_neighbours(texts):
+    index = index_of(ITEM, *texts)
+    conversations = [talk(text, "b") for text in texts]
+    alone = [(row, item) for row, one in enumerate(conversations) for _, item in index.overlaps([one])]
+    assert index.overlaps(conversations) == alone
+
+
 words = st.lists(st.sampled_from("abcde"), max_size=15)
 
 

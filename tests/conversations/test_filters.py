@@ -1,6 +1,9 @@
 """A filter keeps, leaves out, says why, or fails: each is accounted for, and none stops the run."""
 
 import hashlib
+import json
+import os
+import sys
 
 import pytest
 
@@ -19,7 +22,7 @@ class Seen:
 
 def decide(row):
     Seen(row)
-    assert set(row) == {"messages", "source", "row"}
+    assert set(row) == {"messages"}
     question = row["messages"][0]["content"]
     return {"keep": True, "drop": False, "why": "too short", "nothing": None, "number": 1}[question]
 
@@ -53,15 +56,11 @@ def test_every_answer_of_a_filter(tmp_path):
     ]
 
 
-def test_a_filter_sees_messages_source_and_row_and_long_answers_are_cut(tmp_path):
+def test_a_filter_sees_the_messages_only_and_long_answers_are_cut(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(PROGRAM)
     (reject,) = clean(block("q"), Cleaning("s", "metamath", filters=(f"{path}:show",))).rejects
-    seen = {
-        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}],
-        "source": "s",
-        "row": 10,
-    }
+    seen = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]}
     assert reject.reason == f"filter: {repr(seen)[:100]}"
     (reject,) = clean(block("q"), Cleaning("s", "metamath", filters=(f"{path}:leave",))).rejects
     assert reject.reason == "filter failed"
@@ -100,13 +99,113 @@ def test_what_cannot_be_loaded_stops_the_run_and_says_why(tmp_path, name, proble
         load_filter(f"{tmp_path}/{name}")
 
 
-def test_the_identity_of_a_filter_is_its_file_and_its_name_without_the_folder(tmp_path):
-    for folder in ("a", "b"):
+def test_the_identity_of_filters_is_their_order_files_and_names_without_the_folder(tmp_path):
+    for folder, program in (("a", PROGRAM), ("b", "other")):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "mine.py").write_text(PROGRAM)
+        (tmp_path / folder / "mine.py").write_text(program)
     names = [f"{tmp_path}/a/mine.py:decide", f"{tmp_path}/b/mine.py:decide", f"{tmp_path}/a/mine.py:show"]
-    sha256 = hashlib.sha256(PROGRAM.encode()).hexdigest()
-    assert filter_identity(names) == {"mine.py:decide": sha256, "mine.py:show": sha256}
-    (tmp_path / "b" / "mine.py").write_text("other")
-    with pytest.raises(DataError, match=r"two filters are both called mine.py:decide"):
-        filter_identity(names)
+    sha256, other = (hashlib.sha256(program.encode()).hexdigest() for program in (PROGRAM, "other"))
+    assert filter_identity(names) == {"1 mine.py:decide": sha256, "2 mine.py:decide": other, "3 mine.py:show": sha256}
+    assert filter_identity(names[::-1]) == {
+        "1 mine.py:show": sha256,
+        "2 mine.py:decide": other,
+        "3 mine.py:decide": sha256,
+    }
+    assert filter_identity([]) == {}
+
+
+def test_a_file_that_changed_is_run_again_and_one_that_did_not_is_not(tmp_path):
+    path = tmp_path / "own.py"
+    cleaning = Cleaning("s", "metamath", filters=(f"{path}:keep", f"{path}:again"))
+    again = "def again(row): return True\nprint('run')\n"
+    for answer, kept in (("True ", 1), ("False", 0)):  # of one length, within one second: Python would not notice
+        path.write_text(f"def keep(row): return {answer}\n{again}")
+        os.utime(path, (1, 1))
+        assert [len(clean(block("q"), cleaning).conversations) for _ in range(2)] == [kept, kept]
+
+
+def test_what_a_filter_prints_goes_to_stderr(tmp_path, capsys):
+    path = tmp_path / "own.py"
+    path.write_text("import sys\nprint('loaded')\ndef keep(row):\n    sys.stdout.write('asked ')\n    return True\n")
+    for _ in range(2):
+        clean(block("q", "r"), Cleaning("s", "metamath", filters=(f"{path}:keep",)))
+    assert capsys.readouterr() == ("", "loaded\nasked asked asked asked ")
+    assert sys.stdout is not sys.stderr
+
+
+HOSTILE = r"""
+class Silent(Exception):
+    def __str__(self): raise ValueError
+
+class Own(BaseException): pass
+
+class Text(str):
+    def __getitem__(self, key): raise ValueError
+    def __str__(self): raise ValueError
+
+class bool:
+    def __bool__(self): raise Own("no")
+
+class Shown:
+    def __repr__(self): raise Own("no")
+
+class Classless:
+    @property
+    def __class__(self): raise ValueError
+
+def keep(row):
+    question = row["messages"][0]["content"]
+    found = {
+        "silent": Silent(), "own": Own("x\ud800\n"), "generator": GeneratorExit(), "exit": SystemExit(),
+        "surrogate": "bad \ud800\0", "text": Text("why"), "bool": bool(), "shown": Shown(), "class": Classless(),
+    }[question]
+    if issubclass(type(found), BaseException):
+        raise found
+    return found
+"""
+
+
+def test_whatever_a_filter_does_is_a_reject_that_can_be_written(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(HOSTILE)
+    questions = ("silent", "own", "generator", "exit", "surrogate", "text", "bool", "shown", "class")
+    cleaned = clean(block(*questions), Cleaning("s", "metamath", filters=(f"{path}:keep",)))
+    found = {
+        question: (reject.reason, reject.detail) for question, reject in zip(questions, cleaned.rejects, strict=True)
+    }
+    shown = found.pop("class")
+    assert found == {
+        "silent": ("filter failed", "own.py:keep raised Silent, which cannot be shown"),
+        "own": ("filter failed", r"own.py:keep raised Own: x\ud800\n"),
+        "generator": ("filter failed", "own.py:keep raised GeneratorExit: "),
+        "exit": ("filter failed", "own.py:keep raised SystemExit: "),
+        "surrogate": (r"filter: bad \ud800\x00", r"own.py:keep left the row out: bad \ud800\x00"),
+        "text": ("filter: why", "own.py:keep left the row out: why"),
+        "bool": ("filter failed", "own.py:keep raised Own: no"),
+        "shown": ("filter failed", "own.py:keep raised Own: no"),
+    }
+    assert shown[0] == "filter failed"
+    json.dumps([found, shown], ensure_ascii=False).encode()
+
+
+def test_what_stops_the_run_while_a_filter_works_stops_it(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("def keep(row): raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        clean(block("q"), Cleaning("s", "metamath", filters=(f"{path}:keep",)))
+
+
+@pytest.mark.parametrize(
+    ("program", "problem"),
+    [
+        ("raise GeneratorExit", "own.py cannot be imported: GeneratorExit"),
+        (
+            "class Own(BaseException):\n    def __str__(self): raise ValueError\nraise Own",
+            "imported: Own, which cannot",
+        ),
+    ],
+)
+def test_whatever_a_file_raises_is_a_clear_error(tmp_path, program, problem):
+    (tmp_path / "own.py").write_text(program)
+    with pytest.raises(DataError, match=problem):
+        load_filter(f"{tmp_path}/own.py:keep")

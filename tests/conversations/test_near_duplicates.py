@@ -64,6 +64,56 @@ def test_what_counts(other):
     assert similarity(talk("Does the ferry leave at seven?"), other) < 1
 
 
+UNEVEN = ["x" * 50, "x" * 1000, "x" * 100_000, "https://example.com/some/long/path/to/page.html", "\0" * 70, "한" * 40]
+
+
+@pytest.mark.parametrize("text", UNEVEN, ids=len)
+def test_few_long_words_are_compared_as_a_whole_and_with_no_other_row(text):
+    made = signatures([talk(text, "b"), talk("Does the ferry leave at seven?"), talk(text, "b"), talk(text + "y", "b")])
+    assert near_duplicates(made, 0.5).tolist() == [-1, -1, 0, -1]
+    assert (made[:1] == signatures([talk(text, "b")])).all()
+
+
+pieces = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.tuples(st.sampled_from([*"x=中あ한ก\0é\u2028", "ab ", "x\n"]), st.integers(1, 200)).map(
+        lambda run: run[0] * run[1]
+    ),
+)
+any_text = st.lists(pieces, max_size=6).map("".join).filter(str.strip)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(any_text, any_text), min_size=1, max_size=6))
+def test_the_signature_of_any_text_is_its_own(pairs):
+    conversations = [talk(question, answer) for question, answer in pairs]
+    alone = np.concatenate([signatures([one]) for one in conversations])
+    assert (signatures(conversations) == alone).all()
+    # of other rows there is nothing in it: rows with other words before and after give the same
+    other = talk("Does the ferry leave at seven?")
+    assert (signatures([other, conversations[0], other])[1] == alone[0]).all()
+
+
+CHINESE = "你好，请给我介绍一下北京的历史和文化。北京是中国的首都，有三千多年的建城史，也是世界上著名的古都之一。"
+JAPANESE = (
+    "東京の美味しいラーメン屋を教えてください。できれば駅から近くて、あまり高くない店がいいです。よろしくお願いします。"
+)
+THAI = "ช่วยแนะนำสถานที่ท่องเที่ยวในกรุงเทพฯให้หน่อยครับ ผมอยากไปวัดและตลาดน้ำกับครอบครัวในวันหยุดสุดสัปดาห์นี้"
+
+
+@pytest.mark.parametrize("text", [CHINESE, JAPANESE, THAI], ids=["Chinese", "Japanese", "Thai"])
+def test_without_spaces_every_character_is_a_word(text):
+    assert similarity(talk(text), talk(" ".join(text))) > 0.8  # but for marks and spaces of its own
+    assert similarity(talk(text * 3), talk(text * 2 + text.replace(text[20], "X"))) > 0.5
+    for other in (CHINESE, JAPANESE, THAI, text[::-1]):
+        assert other == text or similarity(talk(text), talk(other)) < 0.2
+    assert similarity(talk(text[:30]), talk(text[30:])) < 0.3
+
+
+def test_korean_words_end_at_spaces():
+    assert similarity(talk("서울의 역사를 알려 주세요"), talk("서울의역사를알려주세요")) < 0.5
+
+
 def test_few_words_are_compared_as_a_whole():
     made = signatures([talk("hi", "yo"), talk("HI", "yo "), talk("hi", "ya"), talk(" ", "yo")])
     assert near_duplicates(made, 0.5).tolist() == [-1, 0, -1, -1]

@@ -226,6 +226,53 @@ def test_an_element_that_is_too_long_is_an_error(tmp_path, monkeypatch):
         parsed(path, 100)
 
 
+UNHELD = {
+    "number": '{"a": [1, -' + "7" * 6000 + '], "b": "]"}',
+    "number alone": "7" * 6000,
+    "brackets": '{"a": "}\\\\", "b": ' + "[" * 3000 + '"]\\"["' + "]" * 3000 + ', "c":\n"[["}',
+    "objects": '{"a":' * 2000 + "3" + "}" * 2000,
+    "both": "[" * 3000 + "7" * 6000 + "]" * 3000,
+}
+
+
+@pytest.mark.parametrize("element", UNHELD.values(), ids=UNHELD)
+@pytest.mark.parametrize("block_bytes", [1, 1000, 2**20])
+def test_an_element_that_python_cannot_hold_is_a_bad_row_and_the_next_are_read(tmp_path, element, block_bytes):
+    before, after = {"query": "a"}, {"query": "]"}
+    path = write(tmp_path / "a.json", f"[{json.dumps(before)}, {element} ,\n{json.dumps(after)}]")
+    rows = parsed(path, block_bytes)
+    assert [number for number, _ in rows] == [0, 1, 2]
+    assert (rows[0][1], rows[2][1]) == (before, after)
+    assert isinstance(rows[1][1], BadRow)
+    assert rows[1][1].reason == "not JSON"
+    line = element.replace("\n", " ")
+    ((_, in_line),) = parsed(write(tmp_path / "a.jsonl", line), block_bytes)
+    assert in_line.reason == "not JSON"
+
+
+def test_a_number_of_too_many_digits_is_told_without_advice_to_change_python(tmp_path):
+    path = write(tmp_path / "a.json", '[{"a": ' + "7" * 6000 + "}]")
+    assert str(parsed(path, 100)[0][1]) == "expected one JSON object, found a whole number of too many digits"
+
+
+@pytest.mark.parametrize(
+    ("element", "problem"),
+    [
+        ("[" * 3000 + "]" * 2999, "line 2: expected a JSON array, found bad JSON: maximum recursion"),
+        ("[" * 3000 + '"a\nb"' + "]" * 3000, "line 2: expected a JSON array, found bad JSON: maximum recursion"),
+        ("[" * 3000 + "]" * 3000 + " 3", "line 2: expected a JSON array, found '3' after an element"),
+        ('{"a": ' + "7" * 6000 + " 3}", "line 2: expected a JSON array, found bad JSON: Expecting ',' delimiter"),
+    ],
+    ids=["brackets", "a line break in a text", "more after it", "number"],
+)
+def test_where_the_end_of_such_an_element_cannot_be_found_it_is_an_error(tmp_path, element, problem):
+    path = write(tmp_path / "a.json", '[{"a": 1},\n' + element + ', {"a": 2}')
+    for block_bytes in (1, 1000, 2**20):
+        with pytest.raises(DataError, match=problem) as caught:
+            parsed(path, block_bytes)
+        assert "set_int_max" not in str(caught.value)
+
+
 def test_csv_rows_that_do_not_fit_are_refused_and_the_next_line_is_read(tmp_path):
     content = (
         b'query,response\na,b\na\na,b,c\n"a"x,b\n\n"two\nlines",b\n\xff,b\n\xed\xa0\x80,b\nc,d\n"never closed,e\nf,g\n'

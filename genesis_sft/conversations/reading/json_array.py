@@ -9,18 +9,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from genesis_sft.conversations.faults import BadRow
 from genesis_sft.conversations.reading.block import MAX_ROW_BYTES, Chunk
 from genesis_sft.conversations.reading.byte_streams import open_bytes
 from genesis_sft.errors import DataError
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_MARKS = re.compile(r'[\[\]{}]|"[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+"|"')  # brackets, texts, a text without end
 _DECODER = json.JSONDecoder()
+_DECODER_OF_ANY_NUMBER = json.JSONDecoder(parse_int=float)
 _BREAKS_OFF = "no end: the file breaks off"
 _IS_LINES = "Is it JSON lines? Then name it .jsonl."
 
 
 def read_array(path: Path, block_bytes: int) -> Iterator[Chunk]:
     """Yield the elements of an array, about ``block_bytes`` at a time.
+
+    An element that is JSON, and more than Python can hold, becomes a bad row: a whole number of over 4,300 digits here,
+    too many brackets within each other when the line is parsed. Where anything else is no JSON, no end can be found.
 
     Raises:
         DataError: The file is damaged, is no array, or is no JSON; says in which line.
@@ -30,6 +36,12 @@ def read_array(path: Path, block_bytes: int) -> Iterator[Chunk]:
         rows: list[str] = []
         size = 0
         for element in _elements(window):
+            if isinstance(element, BadRow):
+                if rows:
+                    yield Chunk("lines", "\n".join(rows).encode(), len(rows), position())
+                    rows, size = [], 0
+                yield Chunk("rows", [element], 1, position())
+                continue
             # a line each: the values that were found here would be slow to hand on; within text there is no line break
             rows.append(element.replace("\n", " "))
             size += len(element)
@@ -94,8 +106,8 @@ class _Window:
         return DataError(f"{self._path}: expected the file to be an array of rows, found {found}", hint=_IS_LINES)
 
 
-def _elements(window: _Window) -> Iterator[str]:
-    """Yield the text of each element."""
+def _elements(window: _Window) -> Iterator[str | BadRow]:
+    """Yield the text of each element, or what is wrong with it."""
     if window.skip_space() != "[":
         raise window.not_an_array()
     window.start += 1
@@ -113,23 +125,59 @@ def _elements(window: _Window) -> Iterator[str]:
         raise window.fault("more text after it")
 
 
-def _element(window: _Window) -> str:
+def _element(window: _Window) -> str | BadRow:
     while True:
         window.skip_space()
         try:
-            _, end = _DECODER.raw_decode(window.text, window.start)
+            end, fault = _end(window.text, window.start)
         except json.JSONDecodeError as error:
             # perhaps the element only goes on beyond the window
             if window.at_end:
                 raise window.fault(f"bad JSON: {error.msg}", error.pos) from None
             if len(window.text) - window.start > MAX_ROW_BYTES:
                 raise window.fault(f"an element that is too long, or bad JSON: {error.msg}") from None
-        except (ValueError, RecursionError) as error:
-            raise window.fault(f"bad JSON: {error}") from None
         else:
             # a number that reaches the end of the window may go on
             if end < len(window.text) or window.at_end:
                 element = window.text[window.start : end]
                 window.start = end
-                return element
+                return fault or element
         window.grow()
+
+
+def _end(text: str, start: int) -> tuple[int, BadRow | None]:
+    """Return where an element ends, and what is wrong with it.
+
+    Raises:
+        json.JSONDecodeError: No end can be found.
+    """
+    fault = None
+    try:
+        try:
+            return _DECODER.raw_decode(text, start)[1], None
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # Python's limit for whole numbers; its own message advises to change that
+            fault = BadRow("not JSON", "expected one JSON object, found a whole number of too many digits")
+            return _DECODER_OF_ANY_NUMBER.raw_decode(text, start)[1], fault
+    except RecursionError as error:
+        end = _end_of_brackets(text, start)
+        if end is None:
+            raise json.JSONDecodeError(str(error), text, start) from None
+        # no fault yet: whoever parses the line may get deeper, and else says so
+        return end, fault
+
+
+def _end_of_brackets(text: str, start: int) -> int | None:
+    """Return where the bracket that opens at a place is closed, without looking at what is between."""
+    depth = 0
+    for mark in _MARKS.finditer(text, start):
+        if mark[0] in "[{":
+            depth += 1
+        elif mark[0] in "]}":
+            depth -= 1
+            if depth == 0:
+                return mark.end()
+        elif mark[0] == '"':
+            return None
+    return None
