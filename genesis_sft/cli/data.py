@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from genesis_sft.cli.output import JsonOption, print_json
 from genesis_sft.cli.prepare import EXAMPLE, prepare_command
 from genesis_sft.console import visible
 from genesis_sft.errors import InputError, ModelError
+from genesis_sft.tokens.own_file import mark_plot, require_own_or_none
 
 if TYPE_CHECKING:
     from genesis_sft.mixture.stats import MixtureStats
@@ -84,6 +86,8 @@ def show_command(
     """Show conversations as the model sees them, trained tokens in colour, control tokens marked."""
     if as_json and html is not None:
         raise InputError("expected --json or --html, found both")
+    if html is not None:
+        require_own_or_none(html)  # before the work
     of_file = {"--format": format_, "--train-on": train_on, "--reasoning": reasoning}
     if path.is_dir():
         if given := [name for name, value in of_file.items() if value is not None]:
@@ -112,11 +116,11 @@ def stats_command(
     """Show how long the examples are, how much of them is trained, and how many answers they hold."""
     from genesis_sft.mixture.stats import measure
 
+    if plot is not None:
+        require_own_or_none(plot)
     stats = measure(_open(folder))
     if plot is not None:
-        from genesis_sft.report.mixture_plots import plot_stats
-
-        plot_stats(stats, plot)
+        _write_plot(stats, plot)
     if as_json:
         print_json(stats.to_json())
         return
@@ -137,6 +141,17 @@ def print_ledger(store: TokenStore) -> None:
         tables.tokens_table(ledger),
         tables.tokens_check(ledger),
     )
+
+
+def _write_plot(stats: MixtureStats, path: Path) -> None:
+    """Draw aside, and move the picture into place: it is whole, or what was there before stays."""
+    from genesis_sft.report.mixture_plots import plot_stats
+
+    with TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as aside:
+        drawn = Path(aside) / path.name
+        plot_stats(stats, drawn)
+        drawn.write_bytes(mark_plot(drawn.read_bytes()))
+        drawn.replace(path)
 
 
 def _print_stats(stats: MixtureStats) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 ROWS = (
     "rejected",
@@ -21,6 +24,15 @@ ROWS = (
 
 EXAMPLES = ("examples", "tokens", "trained_tokens")
 """What the index holds of a source."""
+
+
+class _Settings(BaseModel, strict=True):
+    """The settings that a mixture is read by; others are there for people."""
+
+    held_out: float
+    max_length: PositiveInt
+    im_end_id: NonNegativeInt
+    newline_length: NonNegativeInt
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,9 @@ class SourceLedger:
         cut, split: Rows kept of which not all exchanges fit, and those that became several examples.
         lost_exchanges: Exchanges of rows kept that stand in no example.
         held_out_examples, held_out_tokens, held_out_trained_tokens: The same on the other side.
+
+    Raises:
+        ValueError: The counts do not add up.
     """
 
     name: str
@@ -94,10 +109,22 @@ class SourceLedger:
     held_out_trained_tokens: int = 0
 
     def __post_init__(self) -> None:
-        parts = sum(self.num_rejected if name == "rejected" else getattr(self, name) for name in ROWS)
-        assert self.rows_read == parts, f"the ledger of {self.name} does not add up: {self}"
-        assert self.kept <= self.taken <= self.examples, f"the ledger of {self.name} has rows without examples: {self}"
-        assert self.trained_tokens <= self.tokens, f"the ledger of {self.name} has more labels than tokens: {self}"
+        counts = {name: self.num_rejected if name == "rejected" else getattr(self, name) for name in ROWS}
+        if self.rows_read != sum(counts.values()) or min(counts.values()) < 0:
+            terms = " + ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing"
+            raise ValueError(
+                f"the ledger of {self.name} does not add up: {self.rows_read} rows read, but {terms} is "
+                f"{sum(counts.values())}"
+            )
+        if not self.kept <= self.taken <= self.examples:
+            raise ValueError(
+                f"the ledger of {self.name} has rows without examples: {self.kept} kept, {self.taken} taken, "
+                f"{self.examples} examples"
+            )
+        for side in ("", "held_out_"):
+            tokens, trained = getattr(self, f"{side}tokens"), getattr(self, f"{side}trained_tokens")
+            if not 0 <= trained <= tokens:
+                raise ValueError(f"the ledger of {self.name} has {trained} {side}trained_tokens of {tokens} tokens")
 
     @property
     def num_rejected(self) -> int:
@@ -190,9 +217,35 @@ class Ledger:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Ledger:
-        """Read what `to_dict` gave."""
-        sources = tuple(SourceLedger(**source) for source in values["sources"])
+        """Read what `to_dict` gave.
+
+        Raises:
+            ValueError: It is something else, or does not add up; the message names the first fault.
+        """
+        needed = {"sources", "expected_total", "settings"}
+        if missing := sorted(needed - (values.keys() if isinstance(values, Mapping) else set())):
+            raise ValueError(f"no {', '.join(missing)}")
+        try:
+            _Settings.model_validate_json(json.dumps(values["settings"]))
+        except ValidationError as error:
+            raise ValueError(_first_fault("settings", error)) from None
+        try:
+            sources = _SOURCES.validate_json(json.dumps(values["sources"]), strict=True)
+        except ValidationError as error:
+            raise ValueError(_first_fault("sources", error)) from None
+        if unknown := {name for source in values["sources"] for name in source} - SourceLedger.__annotations__.keys():
+            raise ValueError(f"unknown columns {', '.join(sorted(unknown))}")
         return cls(sources, values["expected_total"], values["settings"])
+
+
+_SOURCES = TypeAdapter(tuple[SourceLedger, ...])
+
+
+def _first_fault(part: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, (part, *first["loc"])))
+    own = first.get("ctx", {}).get("error")  # what a ledger says of itself names its source
+    return str(own) if isinstance(own, ValueError) else f"{where}: {first['msg']}"
 
 
 def percent(share: float) -> str:

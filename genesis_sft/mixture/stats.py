@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from genesis_sft.errors import DataError
 from genesis_sft.mixture.select import Ints
 from genesis_sft.mixture.store import TokenStore, TokenTable
 
@@ -67,8 +68,14 @@ class MixtureStats:
 
 
 def measure(store: TokenStore) -> MixtureStats:
-    """Read every example to train on, and measure it."""
+    """Read every example to train on, and measure it.
+
+    Raises:
+        DataError: There is none, or its part is damaged.
+    """
     table, index = store.train, store.train.index
+    if not len(table):
+        raise DataError(f"expected examples to train on in {store.path}, found none")
     max_length = int(store.ledger.settings["max_length"])
     turns = _count_turns(table, int(store.ledger.settings["im_end_id"]))
     where = {name: index.source == number for number, name in enumerate(index.names)}

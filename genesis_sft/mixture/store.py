@@ -13,15 +13,17 @@ A folder::
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from genesis_sft.errors import DataError
-from genesis_sft.mixture.index import read_index
+from genesis_sft.mixture.index import Index, read_index
 from genesis_sft.mixture.ledger import Ledger
+from genesis_sft.mixture.select import Mask
 from genesis_sft.mixture.table import TokenTable
 
 if TYPE_CHECKING:
@@ -56,18 +58,17 @@ class TokenStore:
     def __init__(self, path: Path, stores: Sequence[SourceStore]) -> None:
         self.path, self.stores = path, tuple(stores)
         self.ledger = _read_ledger(path)
-        found = {store.name: str(store.info["key"]) for store in stores}
+        found = {store.name: str(store.info.get("key")) for store in stores}
         if wrong := [source.name for source in self.ledger.sources if found.get(source.name) != source.key]:
             raise DataError(
                 f"expected the tokens that {path / LEDGER} counts, found others for {', '.join(wrong)}",
                 hint="The folder was put together from two preparations: make it anew.",
             )
         by_name = {store.name: store for store in stores}
-        try:
-            self.train = TokenTable(read_index(path / TRAIN), by_name)
-            self.held_out = TokenTable(read_index(path / HELD_OUT), by_name)
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise DataError(f"expected the index of a mixture in {path}, found a damaged one: {error}") from None
+        names = tuple(source.name for source in self.ledger.sources)
+        self.train, self.held_out = (
+            TokenTable(_read_index(path / side, names, by_name), by_name) for side in (TRAIN, HELD_OUT)
+        )
 
     @classmethod
     def open(cls, folder: str | Path) -> TokenStore:
@@ -85,7 +86,13 @@ class TokenStore:
         from genesis_sft.tokens.sources.store import SourceStore
 
         names = [source.name for source in _read_ledger(path).sources]
-        return cls(path, [SourceStore(path / SOURCES / name, name) for name in names])
+        stores = []
+        for name in names:
+            try:
+                stores.append(SourceStore(path / SOURCES / name, name))
+            except (KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
+                raise _damaged(path / SOURCES / name, error) from None
+        return cls(path, stores)
 
     def summary(self) -> str:
         """Return the mixture in one line."""
@@ -108,5 +115,45 @@ class TokenStore:
 def _read_ledger(path: Path) -> Ledger:
     try:
         return Ledger.from_dict(json.loads((path / LEDGER).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise DataError(f"expected a ledger that adds up in {path / LEDGER}, found: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"expected a ledger that adds up in {path / LEDGER}, found: {error}",
+            hint="Move the folder away and prepare the data again.",
+        ) from None
+
+
+def _read_index(path: Path, names: tuple[str, ...], stores: Mapping[str, SourceStore]) -> Index:
+    """Read one side of a mixture; every example of it lies within a conversation of its source."""
+    try:
+        index = read_index(path)
+        if index.names != names:
+            raise ValueError(f"it is of the sources {', '.join(map(str, index.names))}")
+        outside = index.source[~_lies_within(index, [stores[name] for name in names])]
+        if len(outside):
+            of = ", ".join(names[number] for number in sorted({*outside.tolist()}) if 0 <= number < len(names))
+            raise ValueError(f"{len(outside):,} of {len(index):,} examples lie in no conversation of the parts of {of}")
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from None
+    return index
+
+
+def _lies_within(index: Index, stores: Sequence[SourceStore]) -> Mask:
+    """Return which examples are part of a conversation that is there."""
+    sizes = np.array([len(store) for store in stores], np.int64)
+    lies = (index.source >= 0) & (index.source < len(stores))
+    lies[lies] = (index.position[lies] >= 0) & (index.position[lies] < sizes[index.source[lies]])
+    lengths = np.zeros(len(index), np.int64)
+    for number, store in enumerate(stores):
+        mine = lies & (index.source == number)
+        lengths[mine] = store.num_tokens[index.position[mine]]
+    lies &= (index.system_stop >= 0) & (index.system_stop <= index.start) & (index.start < index.stop)
+    lies &= (index.stop <= lengths) & (index.num_tokens == index.system_stop + index.stop - index.start)
+    lies &= (index.num_trained >= 0) & (index.num_trained <= index.num_tokens)
+    return lies
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"expected what `data prepare` wrote in {path}, found it damaged: {error or type(error).__name__}",
+        hint="Move the folder away and prepare the data again.",
+    )

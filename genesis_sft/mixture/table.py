@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from genesis_sft.errors import DataError
 from genesis_sft.mixture.index import Index
 from genesis_sft.mixture.lengths import clip
 from genesis_sft.mixture.select import Ints
@@ -37,9 +38,19 @@ class TokenTable:
         return len(self.index)
 
     def input_ids(self, index: int) -> Ints:
-        """Return the ids of an example: int64, (num_tokens(index),)."""
+        """Return the ids of an example: int64, (num_tokens(index),).
+
+        Raises:
+            DataError: The conversation has another length than its source says.
+        """
         store, position = self._find(index)
         piece, ids = self.index.piece(index), store.ids(position)
+        if len(ids) != store.num_tokens[position]:
+            raise DataError(
+                f"expected {store.num_tokens[position]} tokens in row {store.rows[position]} of {store.name}, found "
+                f"{len(ids)}: its part is damaged",
+                hint="Move the folder away and prepare the data again.",
+            )
         if not piece.system_stop:
             return ids[piece.start : piece.stop]
         return np.concatenate([ids[: piece.system_stop], ids[piece.start : piece.stop]])

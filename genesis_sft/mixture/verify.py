@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from genesis_sft.mixture.index import Index
 from genesis_sft.mixture.ledger import SourceLedger
 from genesis_sft.mixture.lengths import Markers, Piece, clip, find_turns, num_exchanges, num_trained
 from genesis_sft.mixture.select import REASONS, Fate, Ints, Mask, is_held_out, repeated
-from genesis_sft.mixture.store import DROPPED, TokenStore
+from genesis_sft.mixture.store import DROPPED, REJECTS, TokenStore
+from genesis_sft.mixture.verify_parts import part_faults
 
 if TYPE_CHECKING:
     from genesis_sft.tokens.sources.store import SourceStore
@@ -23,12 +25,15 @@ _COLUMNS = ("source", "position", "row", "system_stop", "start", "stop", "num_to
 
 
 def verify(store: TokenStore) -> None:
-    """Recompute every number of a mixture's ledger.
+    """Recompute every number of a mixture's ledger, from the ids and labels themselves.
 
     Raises:
-        DataError: Names each number that differs, and each example that is not as its source says.
+        DataError: Names each part that is not as it was written, else each number of the ledger that differs and each
+            example that is not as its source says.
     """
-    if wrong := differences(store):
+    wrong = [fault for source in store.stores for fault in part_faults(source, store.ledger.settings)]
+    # where the parts do not bear themselves out, nothing can be counted from them
+    if wrong := wrong or differences(store):
         raise DataError(
             f"expected a ledger that its tokens bear out in {store.path}, found: {'; '.join(wrong)}",
             hint="Move the folder away and prepare the data again.",
@@ -39,10 +44,14 @@ def differences(store: TokenStore) -> list[str]:
     """Return what differs between a mixture's ledger and its tokens, as sentences; empty when nothing does."""
     dropped = _read_dropped(store)
     sides = {"train": store.train.index, "held_out": store.held_out.index}
-    wrong: list[str] = []
+    wrong = _foreign_lines(store, dropped)
     for number, entry in enumerate(store.ledger.sources):
         source = next(one for one in store.stores if one.name == entry.name)
         parts = {side: _of_source(index, number) for side, index in sides.items()}
+        torn = [num for index in parts.values() if (num := _count_torn(source, index, store.ledger.settings))]
+        if torn:
+            wrong.append(f"{entry.name}: {sum(torn):,} examples do not begin and end between exchanges")
+            continue
         counts = _count(source, parts, dropped[entry.name], store.ledger.settings)
         wrong += [
             f"{entry.name}: {name} is {found} by its tokens, {_stated(entry, name)} in the ledger"
@@ -132,6 +141,18 @@ def _faults(source: SourceStore, index: Index, side: str, settings: Mapping[str,
     return [f"{int((~holds).sum()):,} examples of {side} {what}" for what, holds in checks.items() if not holds.all()]
 
 
+def _count_torn(source: SourceStore, index: Index, settings: Mapping[str, Any]) -> int:
+    """Return how many examples are no whole exchanges."""
+    torn, markers = 0, Markers(settings["im_end_id"], settings["newline_length"])
+    for number in np.flatnonzero(~_is_whole(source, index)).tolist():
+        piece, turns = index.piece(number), find_turns(source.ids(int(index.position[number])), markers)
+        begins = piece.start == piece.system_stop == 0 or (
+            piece.start in (turns.system_stop, *turns.stops) and piece.system_stop in (0, turns.system_stop)
+        )
+        torn += not (begins and piece.stop in turns.stops)
+    return torn
+
+
 def _is_whole(source: SourceStore, index: Index) -> Mask:
     is_whole: Mask = (index.start == 0) & (index.system_stop == 0) & (index.stop == source.num_tokens[index.position])
     return is_whole
@@ -155,13 +176,53 @@ def _count_repeated(store: TokenStore) -> dict[str, int]:
     return {source.name: int(part.sum()) for source, part in zip(store.stores, np.split(found, ends), strict=True)}
 
 
+def _foreign_lines(store: TokenStore, dropped: Mapping[str, Mapping[str, list[int]]]) -> list[str]:
+    """Return what dropped.jsonl and rejects.jsonl say of rows that are not the sources', or say too often."""
+    wrong = []
+    stores = {source.name: source for source in store.stores}
+    for name, of_source in dropped.items():
+        known = stores.get(name)
+        for reason in of_source.keys() - (REASONS.values() if known is not None else ()):
+            wrong.append(f"{DROPPED}: {len(of_source[reason]):,} lines of {name}, {reason}, which the ledger lacks")
+        if known is None:
+            continue
+        rows = np.array([row for found in of_source.values() for row in found], np.int64)
+        if again := len(rows) - len(np.unique(rows)):
+            wrong.append(f"{DROPPED}: {again:,} rows of {name} stand there more than once")
+        if foreign := int((~np.isin(rows, known.rows)).sum()):
+            wrong.append(f"{DROPPED}: {foreign:,} rows of {name} are no conversations of it")
+        used = [index.row[index.source == number] for number, index in _of_name(store, name)]
+        if both := int(np.isin(rows, np.concatenate(used)).sum()):
+            wrong.append(f"{DROPPED}: {both:,} rows of {name} are examples all the same")
+    found = Counter((name, reason) for name, reason, _ in _read_lines(store.path / REJECTS))
+    stated = {(one.name, reason): count for one in store.ledger.sources for reason, count in one.rejected.items()}
+    wrong += [
+        f"{REJECTS}: {found[key]:,} lines of {key[0]}, {key[1]}; {stated.get(key, 0):,} in the ledger"
+        for key in sorted({*found, *stated})
+        if found[key] != stated.get(key, 0)
+    ]
+    return wrong
+
+
+def _of_name(store: TokenStore, name: str) -> list[tuple[int, Index]]:
+    return [(side.index.names.index(name), side.index) for side in (store.train, store.held_out)]
+
+
 def _read_dropped(store: TokenStore) -> dict[str, dict[str, list[int]]]:
     """Return source to reason to rows of dropped.jsonl."""
     dropped: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    try:
-        with open(store.path / DROPPED, encoding="utf-8") as lines:
-            for line in map(json.loads, lines):
-                dropped[line["source"]][line["reason"]].append(line["row"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"expected the rows left out in {store.path / DROPPED}, found: {error}") from None
+    for name, reason, row in _read_lines(store.path / DROPPED):
+        dropped[name][reason].append(row)
     return dropped
+
+
+def _read_lines(path: Path) -> list[tuple[str, str, int]]:
+    """Return source, reason and row of each line."""
+    try:
+        with open(path, encoding="utf-8", newline="\n") as lines:
+            found = [(line["source"], line["reason"], line["row"]) for line in map(json.loads, lines)]
+        if any(not isinstance(row, int) or not isinstance(name + reason, str) for name, reason, row in found):
+            raise ValueError("a line of other values than source, reason and row")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"expected the rows left out in {path}, found: {error}") from None
+    return found

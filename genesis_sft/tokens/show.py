@@ -76,6 +76,9 @@ def show(
 
     Returns:
         How many were shown; where there are none, nothing is written.
+
+    Raises:
+        InputError: In place of the page lies a file that is none.
     """
     limit = limit if limit is not None or as_json else _DEFAULT_LIMIT if html is None else _DEFAULT_PAGE_LIMIT
     shown = islice(examples, limit)
@@ -124,7 +127,7 @@ def show_file(
     Raises:
         DataError: The file cannot be read, a row before the last one shown is no conversation, or there is no such row.
         ModelError: There is no tokenizer, or it is not safe to use.
-        InputError: An option has no such value.
+        InputError: An option has no such value, or in place of the page lies a file that is none.
     """
     _require("format", format, ("auto", *FORMATS))
     _require("reasoning", reasoning, ("keep", "strip", "empty"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from genesis_sft.console import visible
 from genesis_sft.run_dir import write_text
 from genesis_sft.tokens.chatml import ChatMLEncoder
+from genesis_sft.tokens.own_file import PAGE_HEAD, require_own_or_none
 from genesis_sft.tokens.show import Shown, runs
 
 _MOST_TOKENS_OF_A_CHARACTER = 8  # four bytes at most; some tokenizers put a space in front as a token of its own
@@ -24,8 +25,7 @@ _CLASSES = {  # whether a control token, whether trained
     (True, True): ' class="control trained"',
 }
 
-_HEAD = """<!DOCTYPE html>
-<html lang="en">
+_HEAD = """<html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -75,8 +75,12 @@ def write_page(path: Path, examples: Iterable[Shown], encoder: ChatMLEncoder) ->
         path: The page.
         examples: The conversations.
         encoder: Knows the tokens.
+
+    Raises:
+        InputError: A file lies there that is no such page.
     """
-    write_text(path, _HEAD + "".join(_section(one, encoder) for one in examples) + "</body>\n</html>\n")
+    require_own_or_none(path)
+    write_text(path, PAGE_HEAD + _HEAD + "".join(_section(one, encoder) for one in examples) + "</body>\n</html>\n")
 
 
 def _section(one: Shown, encoder: ChatMLEncoder) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from genesis_sft.cli.data import data_app
@@ -141,3 +143,38 @@ def test_a_page_of_prepared_data(run, prepared, tmp_path):
     # the parts of a character of several bytes come together
     assert any("😀" in span[2] and len(span[1].split()) >= 1 for span in tokens)
     assert not any("\N{REPLACEMENT CHARACTER}" in span[2] for span in tokens)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "page.html", "picture.svg", "picture.png"])
+def test_a_file_that_is_no_page_and_no_plot_is_not_overwritten(run, tmp_path, name):
+    path = tmp_path / name
+    path.write_text("<!DOCTYPE html>\nmine: genesis-sft data show, genesis-sft data stats")
+    before = path.read_bytes()
+    for arguments in (("show", run, "--html", path), ("stats", run, "--plot", path)):
+        with pytest.raises(InputError, match="one that this command wrote; found another"):
+            call(*arguments)
+        assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pages_and_plots_of_the_program_are_written_anew(run, tmp_path):
+    for arguments in (
+        ("show", run, "--html", tmp_path / "page.html"),
+        ("stats", run, "--plot", tmp_path / "plot.svg"),
+        ("stats", run, "--plot", tmp_path / "plot.png"),
+    ):
+        call(*arguments)
+        written = arguments[-1].read_bytes()
+        arguments[-1].write_bytes(written[:1000])
+        call(*arguments)
+        assert arguments[-1].read_bytes() == written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "plot.png", "plot.svg"]
+    ElementTree.parse(tmp_path / "plot.svg")
+    with Image.open(tmp_path / "plot.png") as picture:
+        picture.load()
+        assert picture.text["Comment"] == "genesis-sft data stats"
+    for arguments in (("show", run, "--html", tmp_path), ("stats", run, "--plot", tmp_path)):
+        with pytest.raises(InputError, match="found another"):
+            call(*arguments)
+    with pytest.raises(InputError, match="expected a folder"):
+        call("show", run, "--html", tmp_path / "none" / "page.html")

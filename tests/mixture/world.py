@@ -82,6 +82,7 @@ class FakeStore:
             "repaired": {},
             "engine": "tokie",
             "key": f"key of {name}",
+            "parts": 0,  # files; what it holds is in memory
         }
 
     def __len__(self) -> int:

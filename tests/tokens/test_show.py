@@ -183,6 +183,13 @@ def test_a_page_says_what_is_trained_and_which_id_each_token_has(file, tiny_fold
     assert text.count("<span ") == 18 + 2  # two stand in the legend
 
 
+def test_a_page_does_not_replace_the_conversations_it_shows(file, tiny_folder):
+    before = file.read_bytes()
+    with pytest.raises(InputError, match="one that this command wrote; found another"):
+        show_file(file, tiny_folder, html=file)
+    assert file.read_bytes() == before
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_token_by_token_the_text_is_whole(text):
     ids = ENCODER.text.encode([text])[0]

@@ -104,6 +104,8 @@ def _parse_slowly(line: bytes) -> Row | BadRow:
         )
     except json.JSONDecodeError as error:
         return BadRow("not JSON", f"expected one JSON object, found bad JSON: {error.msg} (column {error.colno})")
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
         return BadRow("not JSON", f"expected one JSON object, found bad JSON: {error}")
+    except ValueError:  # Python reads no numbers of thousands of digits
+        return BadRow("not JSON", "expected one JSON object, found a whole number of too many digits")
     return value if isinstance(value, dict) else wrong_type("the row", "an object", value)

@@ -167,7 +167,7 @@ def _make_missing(
     for source in missing:
         _refuse_if_changed(source)
         if not source.is_whole:
-            source.entry.finish(_info(source))
+            source.entry.finish(_info(source, vocab_size))
     return num_tokens
 
 
@@ -205,7 +205,7 @@ def _as_task(source: WantedSource, vocab_size: int) -> SourceTask:
     )
 
 
-def _info(source: WantedSource) -> dict[str, Any]:
+def _info(source: WantedSource, vocab_size: int) -> dict[str, Any]:
     counts: list[dict[str, Any]] = [
         json.loads((source.entry.making / f"{part_name(number)}.json").read_text(encoding="utf-8"))
         for number in range(len(source.blocks))
@@ -225,6 +225,7 @@ def _info(source: WantedSource) -> dict[str, Any]:
         "engine": source.encoder.engine,
         "engine_note": source.encoder.engine_note,
         "parts": len(source.blocks),
+        "vocab_size": vocab_size,
         "files": _files(source, [part["rows_read"] for part in counts]),
         "settings": source.settings,
     }
