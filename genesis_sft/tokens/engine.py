@@ -3,9 +3,10 @@ r"""Engines: what turns texts into ids. A faster one is used for a tokenizer onl
 `tokenizers` is the reference: whatever it gives is right by definition. `tokie` is some thirty times as fast, and gives
 the same ids with many tokenizers, but not with all (it guesses normalizers and pre-tokenizers from a few features), and
 not everywhere: of the texts that a GPT-2 pattern splits, those with a form feed, a letter-like number or symbol (``Ⅷ``,
-``Ⓐ``) or a tab before an apostrophe come out otherwise. So
+``Ⓐ``) or a tab before an apostrophe come out otherwise, and so may any text of ten thousand bytes. So
 
 - texts with such characters always take the reference,
+- long texts are encoded in parts, or by the reference where they cannot be cut (`long_texts`),
 - all else must come out equal on thousands of texts written to be hard, before the first text is encoded with it,
 - a sample of the real conversations is compared again in every run (`ChatMLEncoder.check_sample`).
 
@@ -28,6 +29,7 @@ from tokenizers import Tokenizer
 
 from genesis_sft.tokens.engine_proofs import Finding, recall, remember
 from genesis_sft.tokens.hard_texts import hard_texts
+from genesis_sft.tokens.long_texts import cut_long, find_cuts, is_long
 
 FlatIds: TypeAlias = tuple["np.ndarray[Any, np.dtype[np.uint32]]", "np.ndarray[Any, np.dtype[np.int64]]"]
 
@@ -84,6 +86,7 @@ class TokieEngine:
         compiled: The tokenizer in tokie's own format, which loads in milliseconds.
         reference: For the other texts.
         note: Why this one, in a line.
+        cuts: Where long texts may be cut (`find_cuts`); found out if not given.
 
     Raises:
         Exception, BaseException: tokie is not installed, or refuses the tokenizer; a panic is no `Exception`.
@@ -91,20 +94,27 @@ class TokieEngine:
 
     name = "tokie"
 
-    def __init__(self, compiled: bytes, reference: ReferenceEngine, note: str = "") -> None:
+    def __init__(self, compiled: bytes, reference: ReferenceEngine, note: str = "", cuts: str | None = None) -> None:
         self.note = note
         self.compiled, self._reference = compiled, reference
+        self._cuts = find_cuts(reference.tokenizer, _pieces(reference.tokenizer)) if cuts is None else cuts
         self._tokie = _load(compiled)
 
     def encode(self, texts: Sequence[str]) -> FlatIds:
         """Return the ids of all texts end to end, uint32 (tokens,), and how many each has, int64 (texts,)."""
-        awkward = find_awkward(texts)
-        if not awkward:
+        parts, starts = cut_long(texts, self._cuts)
+        ids, lengths = self._encode_parts(parts)
+        if len(parts) > len(texts):
+            lengths = np.add.reduceat(lengths, starts)
+        return ids, lengths
+
+    def _encode_parts(self, texts: Sequence[str]) -> FlatIds:
+        is_awkward = np.fromiter(map(is_long, texts), bool, len(texts))
+        is_awkward[find_awkward(texts)] = True
+        if not is_awkward.any():
             return self._encode(list(texts))
-        is_awkward = np.zeros(len(texts), bool)
-        is_awkward[awkward] = True
-        others = [text for text, is_one in zip(texts, is_awkward.tolist(), strict=True) if not is_one]
-        return interleave(is_awkward, self._encode(others), self._reference.encode([texts[place] for place in awkward]))
+        awkward, others = (list(itertools.compress(texts, chosen.tolist())) for chosen in (is_awkward, ~is_awkward))
+        return interleave(is_awkward, self._encode(others), self._reference.encode(awkward))
 
     def _encode(self, texts: list[str]) -> FlatIds:
         try:
@@ -117,7 +127,7 @@ class TokieEngine:
         return ids, lengths.astype(np.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self.compiled, self._reference, self.note)
+        return _unpickle, (self.compiled, self._reference, self.note, self._cuts)
 
 
 def find_engine(tokenizer: Tokenizer) -> Engine:
@@ -227,8 +237,7 @@ def _find_engine(tokenizer: Tokenizer, serialised: str) -> Engine:
         return reference
     try:
         engine = TokieEngine(_compile(serialised), reference)
-        pieces = tokenizer.decode_batch([[id] for id in range(len(vocabulary))], skip_special_tokens=False)
-        difference = first_difference(engine, reference, hard_texts(pieces))
+        difference = first_difference(engine, reference, hard_texts(_pieces(tokenizer)))
     except BaseException as error:  # a panic in Rust is not an Exception
         _unless_asked_to_stop(error)
         reference.note = f"tokie cannot be used: {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
@@ -259,8 +268,14 @@ def _load(compiled: bytes) -> Any:
         return Tokie.from_file(str(file))
 
 
-def _unpickle(compiled: bytes, reference: ReferenceEngine, note: str) -> Engine:
-    return TokieEngine(compiled, reference, note)
+def _unpickle(compiled: bytes, reference: ReferenceEngine, note: str, cuts: str) -> Engine:
+    return TokieEngine(compiled, reference, note, cuts)
+
+
+def _pieces(tokenizer: Tokenizer) -> list[str]:
+    """Return the text of each id."""
+    ids = [[id] for id in range(len(tokenizer.get_vocab()))]
+    return list(tokenizer.decode_batch(ids, skip_special_tokens=False))
 
 
 def _equal(one: FlatIds, other: FlatIds) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from genesis_sft.assets import cache_dir
 from genesis_sft.checkpoint.sentencepiece import proof_texts
-from genesis_sft.tokens import hard_texts
+from genesis_sft.tokens import hard_texts, long_texts
 
 _LIBRARIES = ("tokie", "tokenizers")
 
@@ -83,7 +83,7 @@ def _paths(serialised: str) -> tuple[Path, Path]:
 @cache
 def _trial() -> str:
     """Return what decides a trial but for the tokenizer."""
-    files = [Path(str(module.__file__)) for module in (hard_texts, proof_texts)]
+    files = [Path(str(module.__file__)) for module in (hard_texts, long_texts, proof_texts)]
     files.append(Path(__file__).with_name("engine.py"))
     hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     return json.dumps([[f"{name} {_version(name)}" for name in _LIBRARIES], hashes])

@@ -11,7 +11,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from genesis_sft.checkpoint.sentencepiece.proof_texts import SHORT, proof_texts
+from genesis_sft.checkpoint.sentencepiece.proof_texts import CODE, PROSE, SHORT, proof_texts
+from genesis_sft.tokens.long_texts import LONGEST, most_characters
 
 _SEED = 21
 _NUM_JOINED = 1500
@@ -21,6 +22,32 @@ _EVERY = 29
 _CHARACTERS_PER_TEXT = 8
 _CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "'RE", "’s", "s'", "''s")
 _WHITE_SPACE = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2002\u2009\u2028\u2029\u202f\u205f\u3000"
+_RUNS = (
+    *" \t\n\r\xa0-=_.#*~|a0x/é你😀\u3000",
+    "ab",
+    "-=",
+    "ha",
+    "\n ",
+    "  \n",
+    "- ",
+    "a ",
+    "a\n",
+    "é ",
+    "你好",
+    "e\u0301",
+    "🇩🇪",
+    "0,",
+)
+_ALPHABETS = (
+    " \n\t",
+    "abcdefghijklmnopqrstuvwxyz",
+    "ACGT",
+    "0123456789abcdef",
+    "!#$%&*+-/=<>",
+    "абвгдежз",
+    "你好吗北京历史文化",
+)
+_LENGTHS = (3_000, LONGEST, 9_000, 30_000, 100_000)
 _CONTROL = ("<|im_start|>", "<|im_end|>", "<think>", "</think>", "<|endoftext|>", "<s>", "</s>", "<unk>", "[INST]")
 
 
@@ -39,6 +66,7 @@ def hard_texts(pieces: Sequence[str]) -> Iterator[str]:
     for number in range(_NUM_JOINED):
         pools: list[Sequence[str]] = [own] if number % 3 == 0 else [odd] if number % 3 == 1 else [own, odd]
         yield "".join(chance.choice(chance.choice(pools)) for _ in range(chance.randint(2, 30)))
+    yield from _long(own, chance)
     yield from _of_every_character()
 
 
@@ -50,6 +78,20 @@ def _in_one_sentence() -> Iterator[str]:
             yield from (f"{space}{contraction}", f"a{space}{contraction} b", f"{space}{space}{contraction}x")
         for other in _WHITE_SPACE:
             yield from (f"a{space}{other}b", f"{space}{other}1", f"!{space * 3}{other}", f"{space}{other * 2}'x'")
+
+
+def _long(own: Sequence[str], chance: random.Random) -> Iterator[str]:
+    """Yield runs as long as an engine is given whole, and texts that it is given in parts."""
+    for run in _RUNS:
+        text = run * (most_characters(run) // len(run))
+        yield from (text, f"a {text[1:-2]}")
+    for alphabet in _ALPHABETS:
+        yield "".join(chance.choices(alphabet, k=most_characters(alphabet)))
+    indented = [line for code in CODE for line in code.replace("\n", "\n        ").splitlines(keepends=True)]
+    words = [word for text in PROSE for word in text.split() if word.isascii()]
+    for length in _LENGTHS:
+        for kind, joint in ((words, " "), ((*SHORT, *own), " \n"), (indented, "    ")):
+            yield joint.join(chance.choices(kind, k=length))[:length]
 
 
 def _of_every_character() -> Iterator[str]:

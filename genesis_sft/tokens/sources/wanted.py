@@ -26,7 +26,7 @@ from genesis_sft.tokens.template import template_hash
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 1
+VERSION = 2
 """Raised when the program changes what it writes for the same rows."""
 
 
