@@ -10,7 +10,7 @@ import typer
 
 from genesis_sft.cli.output import JsonOption, print_json
 from genesis_sft.cli.prepare import EXAMPLE, prepare_command
-from genesis_sft.console import visible
+from genesis_sft.console import say, visible
 from genesis_sft.errors import InputError, ModelError
 from genesis_sft.tokens.own_file import mark_plot, require_own_or_none
 
@@ -45,6 +45,7 @@ def ledger_command(
     store = _open(folder)
     if check:
         verify(store)
+        say("verified: every number was counted anew from the tokens, and is what the ledger says")
     if as_json:
         print_json(store.ledger.to_dict())
     else:

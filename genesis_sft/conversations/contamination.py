@@ -41,6 +41,9 @@ FEWEST_WORDS = 5
 WHOLE_BELOW = 8
 """An item of fewer words than this has to be covered wholly."""
 
+SHORT_BELOW, SHORT_SHARE = 13, 0.8
+"""An item of fewer words has to be covered more: "what is the capital of" is most of a short question."""
+
 COMMON_IN = 32
 """A run of 4 words that more items have ("which of the following is") does not make a conversation worth comparing."""
 
@@ -52,7 +55,7 @@ SEEDS_PER_HIT = 16
 
 _VERSION = 1
 _CONSTANTS = (
-    *(_VERSION, SEED_WORDS, COVER_WORDS, COVERED_SHARE, FEWEST_WORDS, WHOLE_BELOW),
+    *(_VERSION, SEED_WORDS, COVER_WORDS, COVERED_SHARE, FEWEST_WORDS, WHOLE_BELOW, SHORT_BELOW, SHORT_SHARE),
     *(COMMON_IN, WITHIN, WITHIN_AT_LEAST, SEEDS_PER_HIT),
 )
 
@@ -102,9 +105,9 @@ class QuestionIndex:
         words = hash_words([_fold(question.text) for question in questions])
         self._num_words = np.diff(words.starts)
         self.num_too_short = int(np.count_nonzero(self._num_words < FEWEST_WORDS))
-        self._needed = np.where(
-            self._num_words < WHOLE_BELOW, self._num_words, np.ceil(self._num_words * COVERED_SHARE - 1e-9)
-        ).astype(np.int32)
+        share = np.where(self._num_words < SHORT_BELOW, SHORT_SHARE, COVERED_SHARE)
+        share[self._num_words < WHOLE_BELOW] = 1.0
+        self._needed = np.ceil(self._num_words * share - 1e-9).astype(np.int32)
         self._starts = words.starts
         self._covers = _spread(hash_runs(words, COVER_WORDS), words)
         seeds, items = _rare(hash_runs(words, SEED_WORDS), self._num_words >= FEWEST_WORDS)

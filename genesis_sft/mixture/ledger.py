@@ -144,6 +144,7 @@ class SourceLedger:
         parts += [f"{self.taken - self.kept:,} repeats"] if self.taken > self.kept else []
         parts += [f"{count:,} {name}" for name, count in left.items() if count]
         parts += [f"{self.num_rejected:,} rejected ({reasons})"] if self.rejected else []
+        parts += [f"{count:,} repaired ({rule})" for rule, count in self.repaired.items()]
         parts += [f"{self.cut:,} cut"] if self.cut else []
         parts += [f"{self.split:,} split"] if self.split else []
         parts += [f"{self.take:,} were asked for, so all there are were taken"] if self.missing else []

@@ -64,11 +64,19 @@ def test_sixty_percent_of_the_words_have_to_stand_in_runs_of_three(text, found):
 
 
 def test_the_share_counts_itself_and_one_run_of_four_is_needed():
-    item = "one two three four five six seven eight nine ten"
-    assert finds(item, talk("zero one two three four five six zero"))  # 6 of 10
-    assert not finds(item, talk("zero one two three four five zero"))  # 5 of 10
-    assert finds(item, talk("one two three four zero seven eight nine"))  # 4 + 3
-    assert not finds(item, talk("one two three zero four five six zero seven eight nine"))  # 9 of 10, no run of 4
+    item = " ".join(f"w{number}" for number in range(20))
+    assert finds(item, talk("zero " + " ".join(f"w{number}" for number in range(12)) + " zero"))  # 12 of 20
+    assert not finds(item, talk("zero " + " ".join(f"w{number}" for number in range(11)) + " zero"))  # 11 of 20
+    assert finds(item, talk("w0 w1 w2 w3 w4 w5 w6 w7 w8 zero w11 w12 w13"))  # 9 + 3
+    threes = " zero ".join(f"w{number} w{number + 1} w{number + 2}" for number in range(0, 18, 3))
+    assert not finds(item, talk(threes))  # 18 of 20, no run of 4
+
+
+def test_of_a_short_item_four_words_in_five_have_to_stand_there():
+    item = "What is the capital of the republic of Peru Lima"  # 10 words
+    assert finds(item, talk("So what is the capital of the republic of Chile?"))  # 8 of 10
+    assert not finds(item, talk("So what is the capital of the republic"))  # 7 of 10
+    assert not finds("What is the capital of North Dakota Bismarck", talk("What is the capital of Peru?"))
 
 
 def test_an_item_of_few_words_has_to_stand_there_wholly():
@@ -168,7 +176,8 @@ def test_what_is_found_is_what_the_rule_says(items, conversations):
         runs = [{tuple(text[at : at + n]) for at in range(len(text) - n + 1)} for n in (3, 4)]
         covered = {at + step for at in range(len(item) - 2) if tuple(item[at : at + 3]) in runs[0] for step in range(3)}
         has_seed = any(tuple(item[at : at + 4]) in runs[1] for at in range(len(item) - 3))
-        needed = len(item) if len(item) < 8 else math.ceil(len(item) * 0.6)
+        share = 1 if len(item) < 8 else 0.8 if len(item) < 13 else 0.6
+        needed = math.ceil(len(item) * share - 1e-9)
         return len(item) >= 5 and has_seed and len(covered) >= needed
 
     expected = [

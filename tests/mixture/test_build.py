@@ -87,7 +87,7 @@ def test_the_ledger_carries_where_a_source_came_from_and_adds_up_in_total(tmp_pa
     assert (values["total"]["tokens"], values["total"]["trained_tokens"]) == (40, 3 * 3 + 4)
     assert (values["expected_total"], values["settings"]["max_length"]) == (6, 1000)
     assert store.ledger.lines() == [
-        "a (messages): 5 rows read; 3 kept; 2 rejected (2 empty)",
+        "a (messages): 5 rows read; 3 kept; 2 rejected (2 empty); 1 repaired (merged turns)",
         "b (messages): 1 rows read; 1 kept",
         "4 conversations, 2 fewer than the 6 expected",
     ]

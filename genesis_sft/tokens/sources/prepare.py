@@ -248,6 +248,7 @@ def _open_store(source: WantedSource, out: Path) -> SourceStore:
     assert info is not None, "a store that was just made is not whole"
     name = source.section.name
     _refuse_rejects(SourceStore(source.entry.folder, name), source.section)
+    _warn_of_many_rejects(info, name)
     link(source.entry.folder, info, out / name)
     # the cache may have met the same rows under other names: these are the run's own
     names = {file_sha256(file.path): file.name for file in source.opened.files}
@@ -273,7 +274,19 @@ def _refuse_rejects(store: SourceStore, section: SourceSection) -> None:
         raise DataError(f"source {store.name}: expected rows in {section.path or section.hub}, found none")
 
 
+def _warn_of_many_rejects(info: dict[str, Any], name: str) -> None:
+    rejected = sum(info["rejected"].values())
+    if 2 * rejected > info["rows_read"]:
+        reason = max(info["rejected"], key=info["rejected"].__getitem__)
+        say(
+            f"  warning: {rejected:,} of {info['rows_read']:,} rows of {name} are rejected, most of them for "
+            f"{reason!r}; they were read as {info['format']}: files of another format are a source of their own"
+        )
+
+
 def _say_result(prepared: Prepared) -> None:
+    if prepared.tokens_per_second is None:
+        say("  the tokens of all sources were in the cache")
     if prepared.tokens_per_second is not None:
         engines = sorted({store.info["engine"] for store in prepared.stores})
         say(
