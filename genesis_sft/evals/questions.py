@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from genesis_sft.console import say
 from genesis_sft.conversations.contamination import Question
 from genesis_sft.errors import InputError
 from genesis_sft.evals.harness import load_task
@@ -37,13 +38,13 @@ def read_questions(section: EvalsSection) -> tuple[Question, ...]:
     Raises:
         AssetError: The documents are out of reach.
     """
-    with quiet_harness():
-        return tuple(
-            Question(name, doc_id, _asked(task, document))
-            for one in section.tasks
-            for name, task in load_task(one.task, section.data).tasks.items()
-            for doc_id, document in enumerate(task.eval_docs)
-        )
+    questions: list[Question] = []
+    for number, one in enumerate(section.tasks, 1):
+        say(f"  reading what {one.task} asks ({number} of {len(section.tasks)})")
+        with quiet_harness():
+            for name, task in load_task(one.task, section.data).tasks.items():
+                questions += [Question(name, doc_id, _asked(task, doc)) for doc_id, doc in enumerate(task.eval_docs)]
+    return tuple(questions)
 
 
 def write_questions(path: Path, questions: Sequence[Question]) -> None:

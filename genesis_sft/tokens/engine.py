@@ -27,6 +27,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from tokenizers import Tokenizer
 
+from genesis_sft.console import say
 from genesis_sft.tokens.engine_proofs import Finding, recall, remember
 from genesis_sft.tokens.hard_texts import hard_texts
 from genesis_sft.tokens.long_texts import cut_long, find_cuts, is_long
@@ -142,6 +143,7 @@ def find_engine(tokenizer: Tokenizer) -> Engine:
             del _kept[next(iter(_kept))]
         engine = _recall(tokenizer, serialised)
         if engine is None:
+            say("  trying the fast tokenizer engine on this tokenizer: some seconds, once")
             engine = _find_engine(tokenizer, serialised)
             compiled = engine.compiled if isinstance(engine, TokieEngine) else None
             remember(serialised, Finding(engine.note, compiled))

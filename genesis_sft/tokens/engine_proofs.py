@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from genesis_sft.assets import cache_dir
 from genesis_sft.checkpoint.sentencepiece import proof_texts
+from genesis_sft.run_dir import replacing
 from genesis_sft.tokens import hard_texts, long_texts
 
 _LIBRARIES = ("tokie", "tokenizers")
@@ -68,8 +68,10 @@ def remember(serialised: str, finding: Finding) -> None:
     try:
         facts.parent.mkdir(parents=True, exist_ok=True)
         if finding.compiled is not None:
-            _write(compiled, finding.compiled)
-        _write(facts, json.dumps(values).encode())
+            with replacing(compiled) as temporary:
+                temporary.write_bytes(finding.compiled)
+        with replacing(facts) as temporary:
+            temporary.write_text(json.dumps(values), encoding="utf-8")
     except OSError:
         return
 
@@ -94,9 +96,3 @@ def _version(library: str) -> str:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return "none"
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -24,6 +23,7 @@ import pyarrow as pa
 
 from genesis_sft.conversations.clean import Cleaned
 from genesis_sft.conversations.identity import digest, held_out_bucket
+from genesis_sft.run_dir import replacing
 
 if TYPE_CHECKING:
     from genesis_sft.conversations.conversation import Conversation
@@ -92,11 +92,11 @@ def write_part(folder: Path, block: Block, cleaned: Cleaned, encoded: EncodedBlo
         schema: As `part_schema` gives it.
     """
     name = part_name(block.number)
-    _write_atomically(folder / f"{name}.arrow", _as_arrow(cleaned.conversations, encoded, schema))
+    _write(folder / f"{name}.arrow", _as_arrow(cleaned.conversations, encoded, schema))
     samples = "".join(f"{one.to_json()}\n" for one in sample(cleaned.conversations))
-    _write_atomically(folder / f"{name}.samples.jsonl", samples.encode())
+    _write(folder / f"{name}.samples.jsonl", samples.encode())
     rejects = "".join(json.dumps(asdict(reject), ensure_ascii=True) + "\n" for reject in cleaned.rejects)
-    _write_atomically(folder / f"{name}.rejects.jsonl", rejects.encode())
+    _write(folder / f"{name}.rejects.jsonl", rejects.encode())
     counts = {
         "rows_sha256": rows_sha256(block),
         "rows_read": cleaned.rows_read,
@@ -106,7 +106,7 @@ def write_part(folder: Path, block: Block, cleaned: Cleaned, encoded: EncodedBlo
         "tokens": len(encoded.ids),
         "trained_tokens": _count_trained(encoded),
     }
-    _write_atomically(folder / f"{name}.json", json.dumps(counts).encode())
+    _write(folder / f"{name}.json", json.dumps(counts).encode())
     return counts
 
 
@@ -154,7 +154,6 @@ def _offsets(lengths: np.ndarray[Any, Any]) -> Any:
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

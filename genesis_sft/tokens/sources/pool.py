@@ -59,7 +59,7 @@ class Pool:
             return
         # one waiting beside the one at work: a worker never waits for its next task
         waiting: queue.Queue[BlockTask | None] = queue.Queue(maxsize=len(self._processes))
-        answers: queue.Queue[tuple[BlockTask, Done] | BaseException | None] = queue.Queue()
+        answers: queue.Queue[tuple[BlockTask, Done] | BaseException] = queue.Queue()
         threads = [
             threading.Thread(target=self._serve, args=(process, waiting, answers), daemon=True)
             for process in self._processes
@@ -83,7 +83,7 @@ class Pool:
         self,
         process: subprocess.Popen[bytes],
         waiting: queue.Queue[BlockTask | None],
-        answers: queue.Queue[tuple[BlockTask, Done] | BaseException | None],
+        answers: queue.Queue[tuple[BlockTask, Done] | BaseException],
     ) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -110,10 +110,9 @@ def _start() -> subprocess.Popen[bytes]:
     )
 
 
-def _answer(answer: tuple[BlockTask, Done] | BaseException | None) -> tuple[BlockTask, Done]:
+def _answer(answer: tuple[BlockTask, Done] | BaseException) -> tuple[BlockTask, Done]:
     if isinstance(answer, BaseException):
         raise answer
-    assert answer is not None
     return answer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from genesis_sft.conversations.contamination import QuestionIndex
 from genesis_sft.conversations.conversation import Conversation
 from genesis_sft.conversations.near_duplicates import signatures
 from genesis_sft.conversations.reading import Block
+from genesis_sft.run_dir import replacing
 from genesis_sft.tokens.chatml import ChatMLEncoder
 from genesis_sft.tokens.sources.parts import part_name, part_schema, sample, write_part
 
@@ -115,11 +115,8 @@ class Workshop:
 
 def save_array(folder: Path, number: int, array: np.ndarray[Any, Any]) -> None:
     """Write an array that belongs to a part, atomically."""
-    path = array_path(folder, number)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as handle:
+    with replacing(array_path(folder, number)) as temporary, open(temporary, "wb") as handle:
         np.save(handle, array, allow_pickle=False)
-    temporary.replace(path)
 
 
 def array_is_whole(path: Path) -> bool:
