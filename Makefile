@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install quickstart test test-all check format schema lock bench clean
+.PHONY: help install quickstart test test-all check format schema lock bench bench-train bench-gpu clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,13 +41,19 @@ schema: install  ## write the JSON Schema of recipes and docs/recipe.md from the
 	$(BIN)/python -m genesis_sft.recipe reference > docs/recipe.md
 
 lock: install    ## write requirements.lock from pyproject.toml
-	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --no-header --no-annotate \
+	$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
 
 bench: install   ## repeat the measurements of docs/intake.md (about half an hour, 17 GB of disk)
 	$(BIN)/python bench/rope_layout_smollm2.py
 	$(BIN)/python bench/convert_1b.py
+
+bench-train: install  ## training on the CPU against TRL (about a quarter of an hour, a few GB for TRL)
+	$(BIN)/python bench/train.py --out bench/results/train_cpu.json
+
+bench-gpu: install  ## training on a CUDA device at the shape of Genesis 1B; writes bench/results/train_gpu.json
+	$(BIN)/python bench/train_gpu.py
 
 clean:           ## remove the environment and what checks leave behind; runs/ stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,7 +7,8 @@
     │   ├── ModelError          a model folder, checkpoint or tokenizer
     │   ├── AssetError          a file that has to be fetched: no network, wrong hash
     │   └── RunDirError         a run folder: in use, not writable, of another recipe
-    └── CheckFailed         1  the answer is no: a model was refused, a gate did not pass
+    ├── CheckFailed         1  the answer is no: a model was refused, a gate did not pass
+    └── Stopped            75  asked to stop, and has saved: the same command goes on (EX_TEMPFAIL of sysexits.h)
 
 A message says what was expected and what was found; ``hint`` says what to do about it.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 EXIT_DONE = 0
 EXIT_NO = 1
 EXIT_BAD_INPUT = 2
+EXIT_TRY_AGAIN = 75
 EXIT_INTERRUPTED = 130
 
 
@@ -63,3 +65,12 @@ class CheckFailed(GenesisError):
     """A check was made and the answer is no."""
 
     exit_status = EXIT_NO
+
+
+class Stopped(GenesisError):
+    """Work was asked to stop and has saved what it did; a scheduler may start the same command again."""
+
+    exit_status = EXIT_TRY_AGAIN
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="The same command goes on from there.")

@@ -26,7 +26,7 @@ from genesis_sft.errors import CheckFailed
 from genesis_sft.recipe import ExportSection
 from genesis_sft.run_dir import write_json
 from genesis_sft.tokens.chatml import CHAT_TEMPLATE, IM_END, ChatMLEncoder, template_matches
-from genesis_sft.training.loop import TrainingState
+from genesis_sft.training.result import TrainingState
 
 MAX_LOGIT_DIFFERENCE = 1e-4
 """Largest difference of a float32 logit between the model in memory and the reloaded folder."""

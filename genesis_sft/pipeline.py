@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genesis_sft.console import format_duration, say
 from genesis_sft.errors import RunDirError
-from genesis_sft.recipe import Recipe, resolved_yaml
+from genesis_sft.recipe import CUTTING_FIELDS, Recipe, resolved_yaml
 from genesis_sft.run_dir import RunDir, StageSpec, StageStatus, hash_file, write_text
+from genesis_sft.training.meeting import call_followers, dismiss_followers, is_follower, wait_for_call
 
 if TYPE_CHECKING:
     from genesis_sft.checkpoint.model_dir import ModelDir
@@ -69,11 +71,13 @@ def run(recipe: Recipe, run_dir: str | Path, *, until: str = "report", allow_cod
         GenesisError: A stage cannot be done; what was finished before stays.
     """
     from genesis_sft.mixture.prepare import refuse_code
+    from genesis_sft.training.trackers import require_trackers
 
     refuse_code(recipe.data, allow_code)
+    require_trackers(recipe.training.monitor.trackers)
     folder = RunDir(run_dir)
     stages, specs = _wanted(until), stage_specs(recipe)
-    with folder.locked():
+    with _followers_dismissed(), folder.locked():
         write_text(folder.path / "recipe.yaml", resolved_yaml(recipe))
         for number, stage in enumerate(stages, 1):
             title = f"[{number}/{len(stages)}] {stage.name}"
@@ -86,6 +90,22 @@ def run(recipe: Recipe, run_dir: str | Path, *, until: str = "report", allow_cod
             folder.make(specs[stage.name], functools.partial(_work, stage, recipe, folder))
             say(f"{title}: {folder.result_line(stage.name)} ({format_duration(time.monotonic() - started)})")
     return folder.path
+
+
+def take_part(recipe: Recipe, run_dir: str | Path) -> None:
+    """Train with the first process of those that ``torchrun`` started, when it has come to that; see `run`."""
+    folder = RunDir(run_dir)
+    if (partial := wait_for_call()) is not None:
+        _train(recipe, folder, folder.path / partial)
+
+
+@contextmanager
+def _followers_dismissed() -> Iterator[None]:
+    """Let the processes that wait to train go, whatever becomes of this one."""
+    try:
+        yield
+    finally:
+        dismiss_followers()
 
 
 def sample_conversations(run_dir: str | Path) -> str:
@@ -207,14 +227,28 @@ def _data(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
 
 
 def _train(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
+    from genesis_sft.evals.samples import sampler
     from genesis_sft.training.loop import train
 
-    return train(recipe.training, _base_model(run_dir), _store(run_dir), out, seed=recipe.seed).summary()
+    if not is_follower():
+        call_followers(str(out.relative_to(run_dir.path)))
+    base = _base_model(run_dir)
+    wanted = recipe.training.monitor.samples_every_steps
+    return train(
+        recipe.training,
+        base,
+        _store(run_dir),
+        out,
+        seed=recipe.seed,
+        sampler=sampler(base.load_tokenizer(), recipe.evals) if wanted else None,
+        tracking=run_dir.path / "tracking",
+        name=recipe.name,
+    ).summary()
 
 
 def _export(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
     from genesis_sft.export import export
-    from genesis_sft.training.loop import TrainingState
+    from genesis_sft.training.result import TrainingState
 
     trained = TrainingState.open(run_dir.folder("train"))
     _, proof = export(recipe.export, trained, _base_model(run_dir), _store(run_dir).samples(), out)
@@ -311,8 +345,13 @@ def _data_files(recipe: Recipe) -> Mapping[str, str]:
 
 
 def _training_settings(recipe: Recipe) -> dict[str, Any]:
-    # how often a checkpoint is written does not change the weights
-    return {"seed": recipe.seed, **_dump(recipe.training, without=("checkpoint_every_steps",))}
+    training, settings = recipe.training, _dump(recipe.training, without=(*CUTTING_FIELDS, "checkpoints"))
+    if (
+        training.checkpoints.use == "best"
+    ):  # then the weights depend on when the held-out loss was measured, and on what
+        watched = training.monitor.held_out_every_steps, training.monitor.held_out_tokens
+        settings["best_of"] = [training.checkpoints.every_steps, *watched]
+    return {"seed": recipe.seed, **settings}
 
 
 def _report_settings(recipe: Recipe) -> dict[str, Any]:
@@ -354,7 +393,7 @@ STAGES = (
     Stage("data", ("base", "questions"), _data_settings, _data, files=_data_files, version=2),
     # after data, whose errors are found in seconds
     Stage("before", ("base",), _eval_settings, _before, files=_eval_files, resumable=True),
-    Stage("train", ("base", "data"), _training_settings, _train, resumable=True),
+    Stage("train", ("base", "data"), _training_settings, _train, version=2, resumable=True),
     Stage("export", ("base", "data", "train"), lambda r: _dump(r.export), _export),
     Stage("after", ("export",), _eval_settings, _after, files=_eval_files, resumable=True),
     Stage("held_out", ("base", "data", "export"), lambda r: _dump(r.evals.held_out), _held_out),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from genesis_sft.checkpoint.base import prepare_base
@@ -16,8 +16,7 @@ from genesis_sft.errors import CheckFailed
 from genesis_sft.export import ExportProof, export, prove
 from genesis_sft.recipe import BaseSection, ExportSection
 from genesis_sft.tokens.chatml import ChatMLEncoder
-from genesis_sft.training.loop import TrainingState
-from genesis_sft.training.state import save_weights
+from genesis_sft.training.result import TrainingState
 
 CONVERSATIONS = [
     Conversation(
@@ -41,7 +40,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> tup
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    save_weights(model, folder / "weights.safetensors")
+    save_model(model, str(folder / "weights.safetensors"))
     trained = TrainingState(folder, 1, 1, 1, 1.0, 1.0, 0)
     out = folder / "out"
     out.mkdir()

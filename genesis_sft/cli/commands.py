@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,9 @@ from genesis_sft import __version__
 from genesis_sft.cli.base import base_app
 from genesis_sft.cli.data import data_app
 from genesis_sft.cli.evals import eval_app
-from genesis_sft.cli.output import AllowCodeOption, JsonOption, folder_name, print_json
+from genesis_sft.cli.output import AllowCodeOption, JsonOption, print_json
+from genesis_sft.cli.run_recipe import RecipeArgument, RunDirOption, SetOption, load, run_until
+from genesis_sft.cli.train import train_app
 from genesis_sft.console import visible
 from genesis_sft.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, GenesisError
 
@@ -42,24 +44,19 @@ app.add_typer(
     epilog="Example: genesis-sft eval runs/quickstart/export/model --tasks piqa,arc_easy --limit 50 --data package"
     "\n\nExample: genesis-sft eval judge results.json --training-loss 1.93",
 )
-
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, e.g. recipes/quickstart.yaml.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a field, e.g. training.learning_rate=1e-5."),
-]
+app.add_typer(
+    train_app,
+    name="train",
+    help="Do what training needs, and train; or watch a run.",
+    epilog="Example: genesis-sft train recipes/quickstart.yaml"
+    "\n\nExample: genesis-sft train watch runs/quickstart --follow",
+)
 
 
 def _temperature(value: float) -> float:
     if value != 0 and not 0.01 <= value <= 100:
         raise typer.BadParameter(f"expected 0, or 0.01 to 100, found {value:g}")
     return value
-
-
-RunDirOption = Annotated[
-    Path | None,
-    typer.Option("--run-dir", metavar="DIR", parser=folder_name, help="Folder of the run; runs/NAME when absent."),
-]
 
 
 def main() -> None:
@@ -117,19 +114,7 @@ def run_command(
     as_json: JsonOption = False,
 ) -> None:
     """Do a whole run, from base model to report; what is done already is skipped."""
-    _run_until("report", recipe, set_, run_dir, as_json, allow_code)
-
-
-@app.command("train", epilog="Example: genesis-sft train recipes/quickstart.yaml")
-def train_command(
-    recipe: RecipeArgument,
-    set_: SetOption = None,
-    run_dir: RunDirOption = None,
-    allow_code: AllowCodeOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Do what training needs, and train: base, data, tokens, train."""
-    _run_until("train", recipe, set_, run_dir, as_json, allow_code)
+    run_until("report", recipe, set_, run_dir, as_json, allow_code)
 
 
 @app.command("export", epilog="Example: genesis-sft export recipes/quickstart.yaml")
@@ -141,7 +126,7 @@ def export_command(
     as_json: JsonOption = False,
 ) -> None:
     """Train if that is not done, and write the tuned model as a Hugging Face folder."""
-    _run_until("export", recipe, set_, run_dir, as_json, allow_code)
+    run_until("export", recipe, set_, run_dir, as_json, allow_code)
 
 
 @app.command("plan", epilog="Example: genesis-sft plan recipes/quickstart.yaml --set seed=2")
@@ -155,7 +140,7 @@ def plan_command(
     from genesis_sft.mixture.expected import expected_counts
     from genesis_sft.pipeline import downloads, plan
 
-    loaded, folder = _load(recipe, set_, run_dir)
+    loaded, folder = load(recipe, set_, run_dir)
     counts = expected_counts(loaded)
     if not as_json:  # first: a missing file is an error, and these need none
         print("\n".join(["mixture:", *(f"  {line}" for line in counts)]), flush=True)
@@ -203,29 +188,6 @@ def chat_command(
     chat(model, system=system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, as_json=as_json)
 
 
-def _run_until(
-    until: str, recipe: Path, set_: list[str] | None, run_dir: Path | None, as_json: bool, allow_code: bool
-) -> None:
-    from genesis_sft.pipeline import result, run, sample_conversations
-
-    loaded, folder = _load(recipe, set_, run_dir)
-    run(loaded, folder, until=until, allow_code=allow_code)
-    answer = result(folder, until)
-    if as_json:
-        print_json(answer)
-    else:
-        if until == "report":
-            print(visible(sample_conversations(folder)) + "\n")
-        print("\n".join(f"{name}: {value}" for name, value in answer.items()))
-
-
-def _load(recipe: Path, set_: list[str] | None, run_dir: Path | None) -> tuple[Any, Path]:
-    from genesis_sft.recipe import load_recipe
-
-    loaded = load_recipe(recipe, set_ or ())
-    return loaded, run_dir or Path("runs") / loaded.name
-
-
 def _complain(message: str, hint: str | None) -> None:
     print(f"error: {visible(message)}", file=sys.stderr)  # names in hostile files stand in messages
     if hint:
@@ -233,7 +195,7 @@ def _complain(message: str, hint: str | None) -> None:
 
 
 def _complain_of_interruption() -> None:
-    resumes = sys.argv[1:2] in (["run"], ["train"], ["export"])
+    resumes = sys.argv[1:2] in (["run"], ["train"], ["export"]) and sys.argv[2:3] != ["watch"]
     _complain("interrupted", "The same command goes on where it stopped." if resumes else None)
 
 

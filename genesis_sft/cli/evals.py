@@ -7,44 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from genesis_sft.cli.first_word import FirstWordGroup
 from genesis_sft.cli.output import JsonOption, folder_name, print_json
 from genesis_sft.errors import EXIT_NO, InputError
 
 
-class _ModelOrCommand(TyperGroup):
-    """A group where the first word is a MODEL, unless it is a command; its help shows the options of that use."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Hand everything to the command MODEL, but where the first word is another command or help is asked for."""
-        if not args or args[0] not in self.commands.keys() - {_MODEL}:
-            wants_help = any(word in ctx.help_option_names for word in args)
-            args = ["--help"] if wants_help else [_MODEL, *args]
-        return super().parse_args(ctx, args)
-
-    def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """Show a line for MODEL, and one for each of the commands."""
-        for name, command in self.commands.items():
-            pieces = [piece for piece in command.collect_usage_pieces(ctx) if piece != "[OPTIONS]"]
-            formatter.write_usage(
-                ctx.command_path, " ".join(([] if name == _MODEL else [name]) + pieces + ["[OPTIONS]"])
-            )
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Show the options of the command MODEL, and the other commands."""
-        for name, command in self.commands.items():
-            if name == _MODEL:
-                command.format_options(ctx, formatter)
-        self.format_commands(ctx, formatter)
+class _ModelOrCommand(FirstWordGroup):
+    main_command = "MODEL"
 
 
-_MODEL = "MODEL"
 eval_app = typer.Typer(cls=_ModelOrCommand, rich_markup_mode=None)
 
 
 @eval_app.command(
-    _MODEL,
+    _ModelOrCommand.main_command,
     hidden=True,  # its options stand in the help of the group
     epilog="Example: genesis-sft eval runs/quickstart/export/model --tasks piqa,arc_easy --limit 50 --data package",
 )

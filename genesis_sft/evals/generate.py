@@ -55,7 +55,7 @@ def generate_greedily(
             use_cache=True,
             logits_to_keep=1,
         )
-        logits = output.logits[:, -1]  # (B, V)
+        logits = output.logits[:, -1, : model.config.vocab_size]  # (B, V); beyond lies padding, in training
         refuse_nan(logits)
         tokens = _penalize(logits, [answers[row] for row in alive], repetition_penalty).argmax(dim=-1)  # (B,)
         for row, token in zip(alive, tokens.tolist(), strict=True):

@@ -15,7 +15,8 @@ from genesis_sft.errors import ModelError
 from genesis_sft.evals.error_bars import ratio_and_error
 from genesis_sft.evals.record import HeldOutRecord
 from genesis_sft.mixture.table import TokenTable
-from genesis_sft.training.loss import token_losses
+from genesis_sft.training.held_out import choose_evenly
+from genesis_sft.training.objective import token_losses
 
 BATCH_TOKENS = 4096
 """Tokens in one forward pass; a longer conversation goes alone."""
@@ -45,28 +46,6 @@ def measure_held_out(model: PreTrainedModel, table: TokenTable, max_tokens: int)
         _as_record(source, table, [index for index in chosen if table.source(index) == source], sums)
         for source in sources
     )
-
-
-def choose_evenly(table: TokenTable, max_tokens: int) -> list[int]:
-    """Return indices of conversations, each source's from its first on, until ``max_tokens`` tokens are reached.
-
-    The next conversation is always one of the source that has the fewest tokens so far; when a source has no more, the
-    others go on. Conversations without a trained token are left out.
-
-    Sources a and b with conversations of 5, 5, 5 and of 9, 9 tokens, 18 tokens at most: a, b, a (19 tokens).
-    """
-    waiting: dict[str, list[int]] = {}
-    for index in reversed(range(len(table))):  # popped from the end
-        if table.num_trained(index):
-            waiting.setdefault(table.source(index), []).append(index)
-    taken = dict.fromkeys(sorted(waiting, key=lambda source: waiting[source][-1]), 0)
-    chosen: list[int] = []
-    while sum(taken.values()) < max_tokens and any(waiting.values()):
-        source = min((name for name in taken if waiting[name]), key=taken.__getitem__)
-        index = waiting[source].pop()
-        taken[source] += table.num_tokens(index)
-        chosen.append(index)
-    return chosen
 
 
 class _Group(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genesis_sft.recipe import Recipe, SourceSection
+from genesis_sft.recipe import Recipe, SourceSection, TrainingSection
 
 
 def expected_counts(recipe: Recipe) -> tuple[str, ...]:
@@ -24,14 +24,16 @@ def expected_counts(recipe: Recipe) -> tuple[str, ...]:
         lines.append(_sum_line(takes, others, expected))
     elif expected is not None:
         lines.append(f"{expected:,} conversations are expected; how many there are is known when they were read")
+    if training.batch.sequences is None:  # how long conversations are is known when they were read
+        return tuple(lines)
     at = f"steps an epoch, at {training.batch.sequences} conversations a step"
     if takes and not others:
-        steps = _steps(takes, recipe)
+        steps = _steps(takes, training)
         lines.append(
-            f"{at}: {steps:,}" + (f" against {_steps(expected, recipe):,}" if expected not in (None, takes) else "")
+            f"{at}: {steps:,}" + (f" against {_steps(expected, training):,}" if expected not in (None, takes) else "")
         )
     elif expected is not None:
-        lines.append(f"{at}: {_steps(expected, recipe):,} for the conversations expected")
+        lines.append(f"{at}: {_steps(expected, training):,} for the conversations expected")
     return tuple(lines)
 
 
@@ -58,7 +60,7 @@ def _sum_line(takes: int, others: list[str], expected: int | None) -> str:
     return f"{line}: {abs(expected - takes):,} {'fewer' if takes < expected else 'more'} than the {expected:,} expected"
 
 
-def _steps(conversations: int | None, recipe: Recipe) -> int:
+def _steps(conversations: int | None, training: TrainingSection) -> int:
     """Return the optimizer steps of one epoch; the last, smaller one counts unless it is dropped."""
-    whole, rest = divmod(conversations or 0, recipe.training.batch.sequences)
-    return whole + (rest > 0 and not recipe.training.drop_last)
+    whole, rest = divmod(conversations or 0, training.batch.sequences or 1)
+    return whole + (rest > 0 and not training.drop_last)

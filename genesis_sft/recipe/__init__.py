@@ -3,7 +3,6 @@
 from genesis_sft.recipe.load import data_recipe, load_recipe, recipe_json_schema, resolved_yaml
 from genesis_sft.recipe.sections import (
     BaseSection,
-    BatchSection,
     DataRecipe,
     DataSection,
     EvalsSection,
@@ -13,17 +12,28 @@ from genesis_sft.recipe.sections import (
     SourceSection,
     TaskSection,
     TokensSection,
+)
+from genesis_sft.recipe.training import (
+    CUTTING_FIELDS,
+    BatchSection,
+    CheckpointSection,
+    EmbeddingSection,
+    MonitorSection,
     TrainingSection,
 )
 
 __all__ = [
+    "CUTTING_FIELDS",
     "BaseSection",
     "BatchSection",
+    "CheckpointSection",
     "DataRecipe",
     "DataSection",
+    "EmbeddingSection",
     "EvalsSection",
     "ExportSection",
     "HeldOutSection",
+    "MonitorSection",
     "Recipe",
     "SourceSection",
     "TaskSection",

@@ -9,25 +9,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from genesis_sft.recipe.base import Fraction, Name, PositiveFloat, PositiveInt, Section, Text
 from genesis_sft.recipe.presets import fill_from_preset
-
-# bounds far above any use: a slip of the finger is refused at once, not when memory runs out
-PositiveInt = Annotated[int, Field(gt=0, le=1_000_000_000)]
-Steps = Annotated[int, Field(gt=0, le=1_000_000)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, strict, no unknown keys, finite numbers."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+from genesis_sft.recipe.training import TrainingSection
 
 
 class ConventionsSection(Section):
@@ -264,77 +250,6 @@ class TokensSection(Section):
     def _train_on_assistant(self) -> Self:
         if "assistant" not in self.train_on or len(set(self.train_on)) != len(self.train_on):
             raise ValueError("train_on is [assistant] or [assistant, end_of_turn]")
-        return self
-
-
-class BatchSection(Section):
-    """What one optimizer step trains on."""
-
-    sequences: PositiveInt
-    """Conversations in one optimizer step, over all processes and accumulation together."""
-
-
-class TrainingSection(Section):
-    """How the optimizer is run. AdamW with a cosine schedule."""
-
-    batch: BatchSection
-    """The global batch."""
-
-    epochs: Annotated[int, Field(gt=0, le=10_000)] = 1
-    """How often each conversation is seen."""
-
-    max_steps: Steps | None = None
-    """Stop after this many steps, also when the epochs are not over; the schedule ends there too."""
-
-    drop_last: bool = False
-    """Leave out the conversations that do not fill the last step of an epoch."""
-
-    micro_batch_tokens: PositiveInt = 4096
-    """Most tokens in one forward pass; bounds memory, does not change the result."""
-
-    learning_rate: PositiveFloat = 2e-5
-    """Highest learning rate, reached after the warmup."""
-
-    min_learning_rate: Annotated[float, Field(ge=0)] = 2e-6
-    """Learning rate at the last step, where the cosine ends."""
-
-    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Steps of linear increase up to ``learning_rate``; the first step has ``learning_rate / warmup_steps``."""
-
-    betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's decay rates of the first and second moments."""
-
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW's decoupled weight decay, on matrices only: norm weights are left out."""
-
-    max_grad_norm: PositiveFloat = 1.0
-    """Gradients are scaled down to this norm when theirs is larger."""
-
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Data type of the forward and backward passes (autocast). Master weights and optimizer states stay float32."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """``auto`` takes a CUDA device where there is one."""
-
-    pad_vocab_to_multiple_of: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Give embedding and head rows of zeros up to a multiple of this while training, for speed on GPUs: with 64, 49,156
-    rows become 49,216. Such a row can never be predicted, and the exported model has none. No padding when absent."""
-
-    checkpoint_every_steps: Steps = 500
-    """Steps between checkpoints, from which a killed run goes on."""
-
-    @model_validator(mode="after")
-    def _schedule_is_possible(self) -> Self:
-        if self.min_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"min_learning_rate ({self.min_learning_rate:g}) is above learning_rate ({self.learning_rate:g})"
-            )
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must lie in [0, 1): {list(self.betas)}")
-        if self.max_steps is not None and self.warmup_steps >= self.max_steps:
-            raise ValueError(
-                f"warmup_steps ({self.warmup_steps}) leaves nothing of max_steps ({self.max_steps}) to train with"
-            )
         return self
 
 

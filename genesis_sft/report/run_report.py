@@ -15,7 +15,7 @@ from genesis_sft.report.compare import Comparison, compare
 from genesis_sft.report.page import write_report
 from genesis_sft.report.verdict import task_kind
 from genesis_sft.run_dir import RunDir, read_manifest
-from genesis_sft.training.loop import TrainingState
+from genesis_sft.training.result import TrainingState
 
 _STAGES = ("base", "questions", "data", "before", "train", "export", "after", "held_out")
 

@@ -1,13 +1,16 @@
 """Attention that stays within each conversation of a batch and computes nothing for the others.
 
-The function is registered with transformers' attention interface, so that every model class that goes through it
-(Llama, Mistral, Qwen, OLMo, ...) trains without padding. Conversations are attended to one after the other, causally,
-each with PyTorch's fused kernel: exact on every device, no mask, no masked-out work.
+Kernels are registered with transformers' attention interface, so that every model class that goes through it (Llama,
+Mistral, Qwen, OLMo, ...) trains without padding. Whichever is chosen, conversations are attended to causally, each for
+itself: exact, no mask, no masked-out work.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,21 +21,23 @@ from genesis_sft.batches.collate import Batch
 from genesis_sft.errors import ModelError
 
 SEGMENT_ATTENTION = "genesis_segments"
+VARLEN_ATTENTION = "genesis_varlen"
+FLASH_ATTENTION = "genesis_flash"
 
 
 def forward_hidden(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Return the hidden states before the output head, (T, hidden_size).
 
     Args:
-        model: A causal language model loaded with ``attention=SEGMENT_ATTENTION``.
+        model: A causal language model whose attention is one of `KERNELS`.
         batch: Conversations laid end to end.
 
     Raises:
         ModelError: The model was loaded with other attention, under which conversations would see each other.
     """
-    if model.config._attn_implementation != SEGMENT_ATTENTION:
+    if model.config._attn_implementation not in KERNELS:
         raise ModelError(
-            f"expected a model whose attention is {SEGMENT_ATTENTION!r}; "
+            f"expected a model whose attention is one of {', '.join(KERNELS)}; "
             f"found {model.config._attn_implementation!r}, under which conversations would see each other"
         )
     output = model.get_decoder()(
@@ -43,6 +48,16 @@ def forward_hidden(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     )
     hidden: torch.Tensor = output.last_hidden_state[0]
     return hidden
+
+
+def usable_kernels(device: torch.device, dtype: torch.dtype) -> list[str]:
+    """Return the names of the kernels that work on a device in a data type, the reference first."""
+    found = [SEGMENT_ATTENTION]
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        found.append(VARLEN_ATTENTION)
+        if importlib.util.find_spec("flash_attn") is not None:
+            found.append(FLASH_ATTENTION)
+    return found
 
 
 def _segment_attention(
@@ -57,7 +72,7 @@ def _segment_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within each segment.
+    """Attend within each segment, one after the other.
 
     Args:
         module: The attention layer.
@@ -83,6 +98,77 @@ def _segment_attention(
     return torch.cat(pieces, dim=2).transpose(1, 2), None
 
 
-AttentionInterface.register(SEGMENT_ATTENTION, _segment_attention)
-# no mask is built at all: None reaches the function above
-AttentionMaskInterface.register(SEGMENT_ATTENTION, lambda *_, **__: None)
+def _varlen_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    segment_starts: tuple[int, ...],
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within each segment, all in one kernel of PyTorch; see `_segment_attention`."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    starts, longest = _on_device(segment_starts, query.device)
+    q, k, v = _laid_out(query, key, value)
+    grouped = query.shape[1] != key.shape[1]
+    # window (-1, 0): everything before, nothing after
+    mixed = varlen_attn(
+        q, k, v, starts, starts, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped
+    )
+    assert isinstance(mixed, torch.Tensor)  # a pair only where more is asked for
+    return mixed[None], None
+
+
+def _flash_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    segment_starts: tuple[int, ...],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within each segment, all in one kernel of the flash-attn package; see `_segment_attention`."""
+    from flash_attn import flash_attn_varlen_func
+
+    starts, longest = _on_device(segment_starts, query.device)
+    q, k, v = _laid_out(query, key, value)
+    mixed = flash_attn_varlen_func(
+        q, k, v, starts, starts, longest, longest, dropout_p=dropout, softmax_scale=scaling, causal=True
+    )
+    return mixed[None], None
+
+
+def _laid_out(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return queries, keys and values as (T, heads, head_size), in the data type of the values.
+
+    Under autocast, rotating queries and keys has made them float32 again; kernels that autocast does not know refuse
+    that.
+    """
+    return tuple(part[0].transpose(0, 1).to(parts[-1].dtype) for part in parts)
+
+
+@functools.lru_cache(maxsize=4)  # the same for all layers
+def _on_device(segment_starts: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, int]:
+    """Return the offsets as kernels want them, and the length of the longest segment."""
+    longest = max(stop - start for start, stop in itertools.pairwise(segment_starts))
+    return torch.tensor(segment_starts, dtype=torch.int32, device=device), longest
+
+
+KERNELS: dict[str, Callable[..., tuple[torch.Tensor, None]]] = {
+    SEGMENT_ATTENTION: _segment_attention,
+    VARLEN_ATTENTION: _varlen_attention,
+    FLASH_ATTENTION: _flash_attention,
+}
+
+for _name, _kernel in KERNELS.items():
+    AttentionInterface.register(_name, _kernel)
+    # no mask is built at all: None reaches the kernel
+    AttentionMaskInterface.register(_name, lambda *_, **__: None)

@@ -1,102 +1,61 @@
 """The training run: base model and token store in, weights and metrics out; goes on where a killed run stopped.
 
 train/
-  weights.safetensors    the tuned weights, float32
+  certificate.json       the proof, on the run's first batch, that loss and gradient are those of the textbook
   metrics.jsonl          one row a step
+  events.jsonl           held-out losses, samples, alarms
+  weights.safetensors    the tuned weights
   training.json          what the run came to
   checkpoints/           while the run lasts
 """
 
 from __future__ import annotations
 
-import json
-import math
-import signal
-import threading
+import functools
+import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
-from genesis_sft.batches.collate import Batch, collate
-from genesis_sft.batches.order import StepPlan
-from genesis_sft.batches.packing import pack
+from genesis_sft.batches.collate import Batch
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.console import progress
-from genesis_sft.errors import CheckFailed, DataError, InputError, ModelError
+from genesis_sft.errors import CheckFailed, Stopped
 from genesis_sft.mixture.store import TokenStore
-from genesis_sft.mixture.table import TokenTable
 from genesis_sft.recipe import TrainingSection
-from genesis_sft.run_dir import write_json
-from genesis_sft.training.attention import SEGMENT_ATTENTION
-from genesis_sft.training.metrics import METRICS_FILE, MetricsLog, count_steps, read_metrics
-from genesis_sft.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
-from genesis_sft.training.padding import VocabRows, pad_vocab, remove_padding
-from genesis_sft.training.state import Checkpoints, save_weights
-from genesis_sft.training.step import train_step
+from genesis_sft.training.checkpoints import Checkpoints
+from genesis_sft.training.metrics import METRICS_FILE, count_steps, read_metrics
+from genesis_sft.training.monitor import Monitor, Sampler, open_monitor
+from genesis_sft.training.optimizer import learning_rate_at, set_learning_rate
+from genesis_sft.training.parallel import join_ranks
+from genesis_sft.training.preflight import lost_peer
+from genesis_sft.training.result import SUMMARY_FILE, WEIGHTS_FILE, TrainingState, summarize
+from genesis_sft.training.setup import Prepared, make_plan, prepare
+from genesis_sft.training.step import micro_batches_of_step, train_step
+from genesis_sft.training.stop import stop_requests
+from genesis_sft.training.weights import write_weights
 
-WEIGHTS_FILE = "weights.safetensors"
-_SUMMARY_FILE = "training.json"
 _MAX_SKIPPED_IN_A_ROW = 10
-_SMOOTHING = 0.9
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """A finished training run.
-
-    Attributes:
-        folder: Holds weights and metrics.
-        num_steps: Optimizer steps.
-        num_tokens: Tokens seen.
-        num_trained: Trained tokens seen.
-        first_loss: Mean loss over the first tenth of the steps, nats per trained token.
-        last_loss: The same over the last tenth.
-        skipped_steps: Steps whose gradient was not finite.
-        vocab_size: Rows of embedding and head in the weights; None in a run of an earlier version.
-        padded_vocab_size: Rows that they had while training; see ``training.pad_vocab_to_multiple_of``.
-    """
-
-    folder: Path
-    num_steps: int
-    num_tokens: int
-    num_trained: int
-    first_loss: float
-    last_loss: float
-    skipped_steps: int
-    vocab_size: int | None = None
-    padded_vocab_size: int | None = None
-
-    @classmethod
-    def open(cls, folder: Path) -> TrainingState:
-        """Read a finished run."""
-        return cls(folder=folder, **json.loads((folder / _SUMMARY_FILE).read_text(encoding="utf-8")))
-
-    def summary(self) -> str:
-        """Return the plain line of result."""
-        skipped = f", {self.skipped_steps} steps skipped" if self.skipped_steps else ""
-        return (
-            f"{self.num_steps} steps, {self.num_tokens:,} tokens ({self.num_trained:,} trained), "
-            f"loss {self.first_loss:.3f} -> {self.last_loss:.3f}{skipped}"
-        )
-
-    @property
-    def weights(self) -> Path:
-        """The tuned weights."""
-        return self.folder / WEIGHTS_FILE
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of ``metrics.jsonl``."""
-        return read_metrics(self.folder / METRICS_FILE)
-
-
-def train(section: TrainingSection, base: ModelDir, store: TokenStore, out: Path, *, seed: int) -> TrainingState:
+def train(
+    section: TrainingSection,
+    base: ModelDir,
+    store: TokenStore,
+    out: Path,
+    *,
+    seed: int,
+    sampler: Sampler | None = None,
+    tracking: Path | None = None,
+    name: str = "train",
+) -> TrainingState:
     """Fine-tune a base model on a token store.
+
+    Under ``torchrun`` all processes call this; the first one writes.
 
     Args:
         section: The recipe's training section.
@@ -104,194 +63,150 @@ def train(section: TrainingSection, base: ModelDir, store: TokenStore, out: Path
         store: Its training conversations, as tokens.
         out: Folder to write to; checkpoints found there are gone on from.
         seed: Decides the order of conversations.
+        sampler: Answers prompts, for a look at the model while it is trained.
+        tracking: Folder for the files of trackers; beside ``out`` when absent.
+        name: What the run is called by trackers.
 
     Raises:
         DataError: The store is too small for a single step.
-        ModelError: A conversation is longer than the model's context, or the model cannot be padded.
-        CheckFailed: Ten steps in a row had a gradient that is not finite.
+        ModelError: A conversation is longer than the model's context, or the model is of a kind that is not trained.
+        CheckFailed: The certificate does not hold, ten steps in a row had a gradient that is not finite, or another
+            process was lost.
+        Stopped: It was asked to stop, and has saved.
     """
-    if (out / _SUMMARY_FILE).exists():  # killed between the end of training and the stage's manifest
-        return TrainingState.open(out)
-    plan = StepPlan(
-        len(store.train), section.batch.sequences, section.epochs, section.drop_last, section.max_steps, seed
+    try:
+        with join_ranks(section) as ranks:
+            if ranks.from_first((out / SUMMARY_FILE).exists()):  # killed between the end of training and the manifest
+                return TrainingState.open(out)
+            plan = make_plan(section, store.train, seed)
+            run = prepare(section, plan, base, store, ranks, out, seed=seed)
+            return _train(
+                run,
+                out,
+                seed,
+                functools.partial(
+                    open_monitor, run, out, sampler=sampler, tracking=tracking or out.parent / "tracking", name=name
+                ),
+            )
+    except RuntimeError as error:
+        if (lost := lost_peer(error)) is not None:
+            raise lost from error
+        raise
+
+
+def _train(
+    run: Prepared, out: Path, seed: int, watched: Callable[[int], AbstractContextManager[Monitor]]
+) -> TrainingState:
+    checkpoints = Checkpoints(
+        out / "checkpoints", run.ranks, run.section.checkpoints, timeout_seconds=run.section.timeout_seconds
     )
-    device = _device(section)
-    _check_plan(plan, section)
-    model = base.load_model(dtype="float32", device=device.type, attention=SEGMENT_ATTENTION).train()
-    for table in (store.train, store.held_out):
-        _check_lengths(table, model)
-    rows = pad_vocab(model, section.pad_vocab_to_multiple_of)
-    optimizer = build_optimizer(model.parameters(), section)
-    checkpoints = Checkpoints(out / "checkpoints")
-    first_step = checkpoints.restore(model, optimizer, logged_steps=count_steps(out / METRICS_FILE))
-    _run_steps(plan, range(first_step, plan.num_steps), section, store.train, model, optimizer, checkpoints, out)
-    _refuse_ruined_weights(model, read_metrics(out / METRICS_FILE))
-    remove_padding(model, rows)
-    save_weights(model, out / WEIGHTS_FILE)
-    state = _summarize(out, rows)
-    write_json(out / _SUMMARY_FILE, {name: value for name, value in asdict(state).items() if name != "folder"})
+    logged = count_steps(out / METRICS_FILE)
+    done = checkpoints.restore(run.trainable, run.optimizer, resume=run.section.resume, logged_steps=logged)
+    with watched(done + 1) as monitor:
+        _run_steps(run, range(done, run.plan.num_steps), seed, checkpoints, monitor)
+    checkpoints.wait()
+    best = checkpoints.restore_best(run.trainable) if run.section.checkpoints.use == "best" else None
+    _refuse_ruined_weights(run, read_metrics(out / METRICS_FILE))
+    write_weights(run.trainable, out / WEIGHTS_FILE, run.rows)
+    state = summarize(
+        out,
+        vocab_size=run.rows.vocab_size,
+        padded_vocab_size=run.rows.padded_vocab_size,
+        weights_of_step=best,
+        alarms=monitor.alarms,
+    )
+    if run.ranks.is_first:
+        state.write()
+    run.ranks.barrier()
     checkpoints.remove()
     return state
 
 
-def micro_batches_of_step(
-    plan: StepPlan, step: int, table: TokenTable, micro_batch_tokens: int, device: torch.device
-) -> list[Batch]:
-    """Return the conversations of a step, laid out in forward passes."""
-    indices = plan.examples_of_step(step)
-    groups = pack([table.num_tokens(int(index)) for index in indices], micro_batch_tokens)
-    return [
-        collate([(table.input_ids(int(indices[i])), table.trained(int(indices[i]))) for i in group]).to(device)
-        for group in groups
-    ]
-
-
-def _run_steps(
-    plan: StepPlan,
-    steps: range,
-    section: TrainingSection,
-    table: TokenTable,
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    checkpoints: Checkpoints,
-    out: Path,
-) -> None:
-    device = next(model.parameters()).device
-    autocast_dtype = torch.bfloat16 if section.precision == "bfloat16" else None
-    tokens_before, tokens_all = _count_tokens(plan, table, steps.start), _count_tokens(plan, table, plan.num_steps)
-    smoothed, skipped_in_a_row = 0.0, 0
-    with (
-        MetricsLog(out / METRICS_FILE, first_step=steps.start + 1) as log,
-        progress("training", tokens_all, "tokens", done=tokens_before) as bar,
-        _stop_requests() as stop,
-    ):
-        for step in steps:
+def _run_steps(run: Prepared, steps: range, seed: int, checkpoints: Checkpoints, monitor: Monitor) -> None:
+    section, skipped_in_a_row = run.section, 0
+    with stop_requests() as stop:
+        for step, batches in _micro_batches(run, steps):
             started = time.monotonic()
-            learning_rate = learning_rate_at(step, plan.num_steps, section)
-            set_learning_rate(optimizer, learning_rate)
-            batches = micro_batches_of_step(plan, step, table, section.micro_batch_tokens, device)
+            torch.manual_seed(_seed_of_step(seed, step))
+            learning_rate = learning_rate_at(step, run.plan.num_steps, section)
+            set_learning_rate(run.optimizer, learning_rate)
             result = train_step(
-                model, optimizer, batches, max_grad_norm=section.max_grad_norm, autocast_dtype=autocast_dtype
+                run.trainable,
+                run.optimizer,
+                batches,
+                run.ranks,
+                max_grad_norm=section.max_grad_norm,
+                watch=monitor.health_of(step + 1),
             )
-            elapsed_seconds = time.monotonic() - started
-            log.write(
-                {
-                    "step": step + 1,
-                    "loss": result.loss if math.isfinite(result.loss) else None,
-                    "learning_rate": learning_rate,
-                    "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
-                    "tokens": result.num_tokens,
-                    "trained_tokens": result.num_trained,
-                    "skipped": result.skipped,
-                    "elapsed_seconds": round(elapsed_seconds, 3),
-                }
-            )
+            monitor.step(step + 1, result, learning_rate, time.monotonic() - started)
             skipped_in_a_row = skipped_in_a_row + 1 if result.skipped else 0
-            if skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
-                raise CheckFailed(
-                    f"the gradient of {skipped_in_a_row} steps in a row was not finite (last: step {step + 1})",
-                    hint="Lower training.learning_rate, or set training.precision to float32.",
-                )
-            if not result.skipped:
-                smoothed = _SMOOTHING * smoothed + (1 - _SMOOTHING) * result.loss if smoothed else result.loss
-            rate = result.num_tokens / elapsed_seconds
-            bar.advance(
-                result.num_tokens, f"step {step + 1}/{plan.num_steps}  loss {smoothed:.3f}  {rate:.0f} tokens/s"
-            )
-            if stop.is_set() or ((step + 1) % section.checkpoint_every_steps == 0 and step + 1 < plan.num_steps):
-                checkpoints.save(step + 1, model, optimizer)
-            if stop.is_set():
-                raise KeyboardInterrupt
+            _refuse_endless_skipping(skipped_in_a_row, step + 1)
+            held_out_loss = monitor.look_closer(step + 1)
+            stopping, failed = (count > 0 for count in run.ranks.sum([stop.is_set(), checkpoints.failed]))
+            if failed:
+                checkpoints.wait()  # says why
+            last = step + 1 == run.plan.num_steps
+            due = (step + 1) % section.checkpoints.every_steps == 0
+            if last:  # the weights follow at once; they are saved here only to be compared with the best
+                due = section.checkpoints.use == "best"
+            if due or (stopping and not last):
+                checkpoints.save(step + 1, run.trainable, run.optimizer, held_out_loss=held_out_loss)
+            if stopping and not last:
+                checkpoints.wait()
+                raise Stopped(f"stopped on request after step {step + 1} of {run.plan.num_steps}, which is saved")
 
 
-def _refuse_ruined_weights(model: PreTrainedModel, rows: list[dict[str, Any]]) -> None:
+def _micro_batches(run: Prepared, steps: range) -> Iterator[tuple[int, list[Batch]]]:
+    """Yield the forward passes of each step, those of the next one read while this one is computed."""
+
+    def read(step: int) -> list[Batch]:
+        return micro_batches_of_step(
+            run.plan.examples_of_step(step).tolist(),
+            run.store.train,
+            run.section.micro_batch_tokens,
+            run.ranks,
+            end_of_turn=run.end_of_turn,
+            pad_to=run.section.pad_to,
+        )
+
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
+        waiting = [reader.submit(read, step) for step in steps[:1]]
+        for step in steps:
+            batches = waiting.pop().result()
+            waiting = [reader.submit(read, following) for following in steps[step - steps.start + 1 :][:1]]
+            yield step, batches
+
+
+def _seed_of_step(seed: int, step: int) -> int:
+    """Return what everything random in a step starts from: a resumed run needs no generator's state."""
+    return int.from_bytes(hashlib.sha256(f"step:{seed}:{step}".encode()).digest()[:8], "little") >> 1
+
+
+def _refuse_endless_skipping(skipped_in_a_row: int, step: int) -> None:
+    if skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
+        raise CheckFailed(
+            f"the gradient of {skipped_in_a_row} steps in a row was not finite (last: step {step})",
+            hint="Lower training.learning_rate, or set training.precision to float32.",
+        )
+
+
+def _refuse_ruined_weights(run: Prepared, rows: Sequence[dict[str, Any]]) -> None:
     if rows[-1]["skipped"]:
         raise CheckFailed(
             "the gradient of the last step was not finite: the weights before it are of no use",
             hint="Lower training.learning_rate, or set training.precision to float32.",
         )
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise CheckFailed(
-                f"training ended with weights that are not finite (first: {name})",
-                hint="Lower training.learning_rate; metrics.jsonl shows where it went wrong.",
-            )
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into an event, so that the step is finished and saved; the second interrupts."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-
-    def request(number: int, frame: object) -> None:
-        if requested.is_set():
-            raise KeyboardInterrupt
-        requested.set()
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _count_tokens(plan: StepPlan, table: TokenTable, num_steps: int) -> int:
-    """Tokens in the first ``num_steps`` steps."""
-    return sum(int(table.num_tokens_per_row[plan.examples_of_step(step)].sum()) for step in range(num_steps))
-
-
-def _device(section: TrainingSection) -> torch.device:
-    if section.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("expected a CUDA device (training.device is cuda); PyTorch finds none", hint="Set it to auto.")
-    if section.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(section.device)
-
-
-def _check_plan(plan: StepPlan, section: TrainingSection) -> None:
-    if plan.num_steps == 0:
-        raise DataError(
-            f"expected at least {plan.sequences} conversations for one step, found {plan.num_examples}",
-            hint="Lower training.batch.sequences or set training.drop_last to false.",
-        )
-    if section.warmup_steps >= plan.num_steps:
-        raise DataError(
-            f"the run has {plan.num_steps} steps, all of them warmup (training.warmup_steps is {section.warmup_steps})",
-            hint="Lower training.warmup_steps, or train on more data.",
+    ruined = [name for name, value in run.trainable.objective.named_parameters() if not _is_finite(value)]
+    if run.ranks.any(bool(ruined)):
+        named = f" (first: {ruined[0].removeprefix('model.')})" if ruined else ""
+        raise CheckFailed(
+            f"training ended with weights that are not finite{named}",
+            hint="Lower training.learning_rate; metrics.jsonl shows where it went wrong.",
         )
 
 
-def _check_lengths(table: TokenTable, model: PreTrainedModel) -> None:
-    context = getattr(model.config, "max_position_embeddings", None)
-    longest = int(table.num_tokens_per_row.max(initial=0))
-    if context is not None and longest > context:
-        raise ModelError(
-            f"the longest conversation has {longest} tokens, the model's context is {context}",
-            hint=f"Set tokens.max_length to {context} or less.",
-        )
+def _is_finite(value: torch.Tensor) -> bool:
+    from torch.distributed.tensor import DTensor
 
-
-def _summarize(folder: Path, vocab: VocabRows) -> TrainingState:
-    rows = read_metrics(folder / METRICS_FILE)
-    tenth = max(1, len(rows) // 10)
-
-    def mean_loss(part: list[dict[str, Any]]) -> float:
-        done = [row for row in part if row["loss"] is not None]
-        trained = sum(row["trained_tokens"] for row in done)
-        return float(sum(row["loss"] * row["trained_tokens"] for row in done) / trained) if trained else math.nan
-
-    return TrainingState(
-        folder=folder,
-        num_steps=len(rows),
-        num_tokens=sum(row["tokens"] for row in rows),
-        num_trained=sum(row["trained_tokens"] for row in rows),
-        first_loss=mean_loss(rows[:tenth]),
-        last_loss=mean_loss(rows[-tenth:]),
-        skipped_steps=sum(row["skipped"] for row in rows),
-        vocab_size=vocab.vocab_size,
-        padded_vocab_size=vocab.padded_vocab_size,
-    )
+    local = value.to_local() if isinstance(value, DTensor) else value
+    return bool(torch.isfinite(local).all())

@@ -1,45 +1,138 @@
-"""The loss: nats of each trained token, with the output head on trained positions only."""
+"""The loss: nats of each trained token; the output head on trained positions only, and never all logits at once."""
 
 from __future__ import annotations
 
-import torch
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from typing import Any, cast
 
-from genesis_sft.batches.collate import Batch
-from genesis_sft.training.attention import forward_hidden
+import torch
+from torch import nn
 
 CHUNK_TOKENS = 1024
 """Trained positions whose logits exist at one time: 1024 x 49,152 float32 are 201 MB."""
 
 
-def token_losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Return the negative log-likelihood of every trained token, (N,) float32, in nats.
+def head_loss(
+    hidden: torch.Tensor,
+    head: nn.Module,
+    targets: torch.Tensor,
+    *,
+    vocab_size: int,
+    scale: float = 1.0,
+    z_loss: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the scaled sum to differentiate, and the loss of every token.
 
-    The sum over a global batch divided by its number of trained tokens is the loss of a step: every token counts the
-    same however the batch is cut. Logits are computed for ``CHUNK_TOKENS`` positions at a time, and again in the
-    backward pass, so that the full (T, vocab_size) matrix never exists.
+    The gradient is computed along with the loss, chunk by chunk, while the logits are there: head and hidden states
+    cost three matrix products, as they must, and no logits are kept or computed again.
 
     Args:
-        model: Loaded with ``attention=SEGMENT_ATTENTION``. Rows of its head beyond ``config.vocab_size`` are padding
-            and get no probability.
-        batch: Conversations laid end to end.
+        hidden: (N, hidden_size), the positions that predict the targets.
+        head: The output head, a linear map; rows beyond ``vocab_size`` are padding and get no probability.
+        targets: (N,) token ids.
+        vocab_size: Number of tokens.
+        scale: Factor on the sum.
+        z_loss: Factor on the square of the log-sum-exp of the logits, added to each token's loss
+            (PaLM, arXiv:2204.02311, section 5).
+
+    Returns:
+        ``scale * sum(nll + z_loss * log_z ** 2)``, a float32 scalar with gradients for ``hidden`` and the head; and
+        ``nll``, (N,) float32, in nats, detached.
     """
-    hidden = forward_hidden(model, batch).index_select(0, batch.predict_from)  # (N, hidden_size)
-    head, vocab_size = model.get_output_embeddings(), model.config.vocab_size
-    if batch.num_trained <= CHUNK_TOKENS:
-        return _chunk_losses(head, hidden, batch.targets, vocab_size)
-    pieces = zip(hidden.split(CHUNK_TOKENS), batch.targets.split(CHUNK_TOKENS), strict=True)
-    if not torch.is_grad_enabled():
-        return torch.cat([_chunk_losses(head, piece, targets, vocab_size) for piece, targets in pieces])
-    return torch.cat(
-        [checkpoint(_chunk_losses, head, piece, targets, vocab_size, use_reentrant=False) for piece, targets in pieces]
-    )
+    outputs = _HeadLoss.apply(hidden, head.weight, head.bias, targets, vocab_size, scale, z_loss)  # type: ignore[no-untyped-call]
+    return cast("tuple[torch.Tensor, torch.Tensor]", outputs)
 
 
-def _chunk_losses(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, vocab_size: int) -> torch.Tensor:
-    logits = head(hidden).float()  # (n, rows of the head)
-    if logits.shape[1] > vocab_size:
-        logits[:, vocab_size:] = -torch.inf
-    return functional.cross_entropy(logits, targets, reduction="none")
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        vocab_size: int,
+        scale: float,
+        z_loss: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        with torch.autocast(kind, enabled=False):
+            grads = _Gradients(hidden, weight, bias, wanted=ctx.needs_input_grad[:3])
+            nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+            rows, columns = hidden.to(dtype), weight.to(dtype)
+            total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+            buffer = _Buffer(columns)
+            for start in range(0, len(targets), CHUNK_TOKENS):
+                here = slice(start, start + CHUNK_TOKENS)
+                logits = buffer.logits(rows[here], bias)  # (n, rows of the head) float32
+                logits[:, vocab_size:] = -torch.inf
+                wanted = logits.gather(1, targets[here, None])[:, 0]
+                largest = logits.amax(dim=1)
+                probabilities = torch.softmax(logits, dim=1, out=logits)
+                # the largest probability is never below 1 / vocab_size: nothing underflows on the way back to log_z
+                log_z = largest - probabilities.amax(dim=1).log()
+                nll[here] = log_z - wanted
+                total += (nll[here] + z_loss * log_z**2).sum()
+                if grads.any_wanted:
+                    if z_loss:  # d(log_z ** 2) = 2 * log_z * probabilities
+                        probabilities.mul_((1 + 2 * z_loss * log_z)[:, None])
+                    at = torch.arange(len(wanted), device=targets.device)
+                    probabilities[at, targets[here]] -= 1
+                    grads.add(here, probabilities.mul_(scale).to(dtype), rows[here], columns)
+        ctx.save_for_backward(*grads.tensors)
+        ctx.mark_non_differentiable(nll)
+        return total * scale, nll
+
+    @staticmethod
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        # the factor is 1 but for a scaled or averaged loss: then a product each is little
+        saved = iter(ctx.saved_tensors)
+        grads = [next(saved) * outer[0] if wanted else None for wanted in ctx.needs_input_grad[:3]]
+        return (*grads, None, None, None, None)
+
+
+class _Buffer:
+    """Memory for one chunk of float32 logits, used again for the next."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self._weight, self._memory = weight, torch.empty(0, len(weight), device=weight.device)
+
+    def logits(self, hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if len(self._memory) < len(hidden):
+            self._memory = torch.empty(len(hidden), len(self._weight), device=hidden.device)
+        logits = self._memory[: len(hidden)]
+        if hidden.dtype == torch.float32:
+            torch.mm(hidden, self._weight.T, out=logits)
+        else:
+            logits.copy_(torch.mm(hidden, self._weight.T))
+        return logits if bias is None else logits.add_(bias.float())
+
+
+class _Gradients:
+    """Gradients of hidden states, weight and bias, summed chunk by chunk in float32; those that are wanted."""
+
+    def __init__(
+        self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, wanted: tuple[bool, ...]
+    ) -> None:
+        self._inputs = [hidden, weight, bias]
+        self._hidden = torch.empty_like(hidden) if wanted[0] else None
+        self._weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
+        self._bias = torch.zeros_like(bias, dtype=torch.float32) if wanted[2] and bias is not None else None
+        self.any_wanted = any(wanted)
+
+    def add(self, here: slice, grad_logits: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor) -> None:
+        if self._hidden is not None:
+            self._hidden[here] = torch.mm(grad_logits, weight)
+        if self._weight is not None:
+            if grad_logits.dtype == torch.float32:
+                self._weight.addmm_(grad_logits.T, hidden)
+            else:
+                self._weight += torch.mm(grad_logits.T, hidden)
+        if self._bias is not None:
+            self._bias += grad_logits.float().sum(dim=0)
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Those that are wanted, in the data types of their inputs."""
+        found = zip((self._hidden, self._weight, self._bias), self._inputs, strict=True)
+        return [grad.to(like.dtype) for grad, like in found if grad is not None and like is not None]

@@ -7,6 +7,7 @@ the real number throughout: whatever a head has beyond it is padding. Before wei
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -49,10 +50,20 @@ def pad_vocab(model: PreTrainedModel, multiple: int | None) -> VocabRows:
     return VocabRows(vocab_size, padded)
 
 
-def remove_padding(model: PreTrainedModel, rows: VocabRows) -> None:
-    """Take the rows away again, in place: what is left are the real rows, bit for bit."""
-    if rows.padded_vocab_size > rows.vocab_size:
-        _set_rows(model, rows.vocab_size)
+def without_padding(
+    tensors: Mapping[str, torch.Tensor], model: PreTrainedModel, rows: VocabRows
+) -> dict[str, torch.Tensor]:
+    """Return a model's tensors without the rows that were added: what is left are the real rows, bit for bit.
+
+    Args:
+        tensors: By the model's names; not all need be there.
+        model: Says which of them are embedding and head.
+        rows: As `pad_vocab` returned them.
+    """
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    modules = [name for name, module in model.named_modules() if any(module is end for end in ends)]
+    padded = {f"{name}.{part}" for name in modules for part in ("weight", "bias")}
+    return {name: tensor[: rows.vocab_size] if name in padded else tensor for name, tensor in tensors.items()}
 
 
 def _refuse_other_kinds(model: PreTrainedModel, vocab_size: int) -> None:

@@ -28,7 +28,8 @@ training:
   min_learning_rate: 1e-4
   warmup_steps: 2
   precision: float32
-  checkpoint_every_steps: 3
+  checkpoints:
+    every_steps: 3
 """
 
 

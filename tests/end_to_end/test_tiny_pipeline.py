@@ -93,7 +93,7 @@ def test_a_second_run_does_nothing_twice(finished: Path, tiny_recipe: Path, capf
     ("override", "redone"),
     [
         ("training.learning_rate=5e-4", ["train", "export", "after", "held_out", "report"]),
-        ("training.checkpoint_every_steps=7", []),
+        ("training.checkpoints.every_steps=7", []),
         ("evals.max_new_tokens=9", ["before", "after", "report"]),
         ("evals.held_out.max_tokens=400", ["held_out", "report"]),
         ("tokens.train_on=[assistant]", ["data", "train", "export", "after", "held_out", "report"]),

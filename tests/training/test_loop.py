@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.errors import CheckFailed, DataError, ModelError
+from genesis_sft.errors import EXIT_TRY_AGAIN, CheckFailed, DataError, ModelError
 from genesis_sft.mixture.store import TokenStore
-from genesis_sft.recipe import BatchSection, TrainingSection
-from genesis_sft.training.loop import TrainingState, train
+from genesis_sft.recipe import BatchSection, CheckpointSection, MonitorSection, TrainingSection
+from genesis_sft.training.loop import train
+from genesis_sft.training.metrics import read_events
+from genesis_sft.training.result import TrainingState
 
 SECTION = TrainingSection(
     batch=BatchSection(sequences=4),
@@ -26,17 +28,20 @@ SECTION = TrainingSection(
     min_learning_rate=1e-4,
     warmup_steps=2,
     precision="float32",
-    checkpoint_every_steps=3,
+    checkpoints=CheckpointSection(every_steps=3),
+    monitor=MonitorSection(held_out_every_steps=5, held_out_tokens=100, health_every_steps=4),
 )
+SPEED = {"elapsed_seconds", "tokens_per_second", "mfu", "memory_bytes"}
 
 
 def comparable(state: TrainingState) -> list[dict[str, object]]:
-    """The metrics without how long each step took."""
-    return [{k: v for k, v in row.items() if k != "elapsed_seconds"} for row in state.metrics()]
+    """The metrics without what is about speed."""
+    return [{k: v for k, v in row.items() if k not in SPEED} for row in state.metrics()]
 
 
 def assert_same_run(one: TrainingState, other: TrainingState) -> None:
     assert comparable(one) == comparable(other)
+    assert read_events(one.folder / "events.jsonl") == read_events(other.folder / "events.jsonl")
     ours, theirs = load_file(one.weights), load_file(other.weights)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -74,6 +79,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from genesis_sft.checkpoint.model_dir import ModelDir
+from genesis_sft.errors import GenesisError
 from genesis_sft.recipe import TrainingSection
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.training import loop
@@ -87,8 +93,8 @@ def slow_step(*args, **kwargs):  # time for the test to shoot
 loop.train_step = slow_step
 try:
     loop.train(section, ModelDir.open(run / "base" / "model"), TokenStore.open(run / "data"), out, seed=5)
-except KeyboardInterrupt:
-    sys.exit(130)
+except GenesisError as error:
+    sys.exit(error.exit_status)
 """
 
 
@@ -109,7 +115,7 @@ def wait_for_lines(path: Path, count: int, process: subprocess.Popen[bytes]) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)])
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, EXIT_TRY_AGAIN)])
 def test_killed_and_started_again_it_ends_bit_equal(
     straight: TrainingState,
     tiny_base: ModelDir,
@@ -141,8 +147,9 @@ def stop_at_step_five(base: ModelDir, store: TokenStore, out: Path, monkeypatch:
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "train_step", stop_at_five)
+    at_once = SECTION.model_copy(update={"checkpoints": CheckpointSection(every_steps=3, asynchronous=False)})
     with pytest.raises(RuntimeError):
-        train(SECTION, base, store, out, seed=5)
+        train(at_once, base, store, out, seed=5)
     monkeypatch.setattr(loop, "train_step", original)
 
 
@@ -155,8 +162,8 @@ def test_a_damaged_checkpoint_is_left_aside(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     stop_at_step_five(tiny_base, tiny_store, tmp_path, monkeypatch)
-    checkpoint = tmp_path / "checkpoints" / "step-000003"
-    with open(checkpoint / "model.safetensors", "r+b") as handle:
+    largest = max((tmp_path / "checkpoints" / "step-000003").iterdir(), key=lambda path: path.stat().st_size)
+    with open(largest, "r+b") as handle:
         handle.seek(-4, os.SEEK_END)
         handle.write(b"\0\0\0\1")
     assert_same_run(train(SECTION, tiny_base, tiny_store, tmp_path, seed=5), straight)

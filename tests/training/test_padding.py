@@ -13,18 +13,22 @@ from transformers import LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
 from genesis_sft.batches.collate import collate
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.errors import ModelError
+from genesis_sft.errors import ModelError, RunDirError
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import BatchSection, TrainingSection
+from genesis_sft.recipe.training import CheckpointSection
 from genesis_sft.training import loop
 from genesis_sft.training import loss as loss_module
 from genesis_sft.training.attention import SEGMENT_ATTENTION
 from genesis_sft.training.loop import TrainingState, train
-from genesis_sft.training.loss import token_losses
+from genesis_sft.training.objective import Objective, token_losses
 from genesis_sft.training.optimizer import build_optimizer
-from genesis_sft.training.padding import VocabRows, pad_vocab, remove_padding
+from genesis_sft.training.padding import VocabRows, pad_vocab, without_padding
+from genesis_sft.training.parallel import Trainable
 from genesis_sft.training.step import train_step
+from genesis_sft.training.weights import write_weights
 from tests.conftest import build_llama
+from tests.training.saved_tuning import ALONE
 
 EXAMPLES = [(np.array([3, 1, 4, 1, 5, 9, 2, 6]), [(2, 4), (6, 8)]), (np.array([9, 7, 9, 3, 2, 3, 8]), [(1, 6)])]
 SECTION = TrainingSection(
@@ -35,7 +39,7 @@ SECTION = TrainingSection(
     min_learning_rate=1e-4,
     weight_decay=0.1,
     precision="float32",
-    checkpoint_every_steps=3,
+    checkpoints=CheckpointSection(every_steps=3),
 )
 PADDED = SECTION.model_copy(update={"pad_vocab_to_multiple_of": 64})
 
@@ -58,8 +62,9 @@ def test_loss_and_gradients_are_those_of_the_model_without_padding(
     padded, plain = padded_and_plain(tied=tied)
     losses = []
     for model in (padded, plain):
-        losses.append(token_losses(model, collate(EXAMPLES)))
-        losses[-1].sum().backward()
+        loss, each, _ = Objective(model)(collate(EXAMPLES))
+        loss.backward()
+        losses.append(each)
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=1e-6)
     for (name, ours), theirs in zip(padded.named_parameters(), plain.parameters(), strict=True):
         rows = theirs.shape[0]
@@ -80,24 +85,42 @@ def test_padded_rows_would_take_probability_if_they_were_let() -> None:
 @pytest.mark.parametrize("tied", [True, False])
 def test_padded_rows_stay_zero_under_weight_decay(tied: bool) -> None:
     padded, _ = padded_and_plain(tied=tied)
-    optimizer = build_optimizer(padded.parameters(), SECTION.model_copy(update={"weight_decay": 0.5}))
+    trainable = Trainable(Objective(padded), ALONE, SECTION)
+    optimizer = build_optimizer(trainable.module, SECTION.model_copy(update={"weight_decay": 0.5}))
     for _ in range(3):
-        train_step(padded, optimizer, [collate(EXAMPLES)], max_grad_norm=1.0)
+        train_step(trainable, optimizer, [collate(EXAMPLES)], ALONE, max_grad_norm=1.0)
     for module in (padded.lm_head, padded.model.embed_tokens):
         assert module.weight.shape[0] == 128
         assert not module.weight[100:].any()
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_removing_the_padding_gives_the_same_model_back(tied: bool) -> None:
+def test_what_is_written_is_the_model_without_padding(tied: bool, tmp_path: Path) -> None:
     padded, plain = padded_and_plain(tied=tied)
-    remove_padding(padded, VocabRows(100, 128))
-    ours, theirs = padded.state_dict(), plain.state_dict()
+    write_weights(Trainable(Objective(padded), ALONE, SECTION), tmp_path / "weights", VocabRows(100, 128))
+    ours, theirs = load_file(tmp_path / "weights"), dict(plain.named_parameters())  # tied tensors once
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert (padded.lm_head.weight is padded.model.embed_tokens.weight) == tied
-    with torch.no_grad():
-        assert torch.equal(token_losses(padded, collate(EXAMPLES)), token_losses(plain, collate(EXAMPLES)))
+    read_back = build_llama(100, tied=tied, seed=1)
+    load_model(read_back, tmp_path / "weights")
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in read_back.state_dict().items())
+    assert padded.lm_head.weight.shape[0] == 128  # the model itself is left as it is
+
+
+def test_where_nothing_was_added_nothing_is_taken(tmp_path: Path) -> None:
+    model = build_llama(100, tied=False)
+    write_weights(Trainable(Objective(model), ALONE, SECTION), tmp_path / "weights", VocabRows(100, 100))
+    written = load_file(tmp_path / "weights")
+    assert all(torch.equal(value, written[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_that_cannot_be_written_name_the_place(tmp_path: Path) -> None:
+    with pytest.raises(RunDirError, match=r"could not write to .*missing/weights"):
+        write_weights(
+            Trainable(Objective(build_llama(100)), ALONE, SECTION),
+            tmp_path / "missing" / "weights",
+            VocabRows(100, 100),
+        )
 
 
 def test_a_bias_of_the_head_is_padded_with_it() -> None:
@@ -107,12 +130,12 @@ def test_a_bias_of_the_head_is_padded_with_it() -> None:
     )  # fmt: skip
     model = PhiForCausalLM(config).eval()
     torch.nn.init.normal_(model.lm_head.bias)
-    before = model.lm_head.bias.detach().clone()
-    pad_vocab(model, 64)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    rows = pad_vocab(model, 64)
     assert (model.lm_head.bias.shape[0], model.lm_head.out_features) == (128, 128)
     assert not model.lm_head.bias[100:].any()
-    remove_padding(model, VocabRows(100, 128))
-    assert torch.equal(model.lm_head.bias, before)
+    after = without_padding(model.state_dict(), model, rows)
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 @pytest.mark.parametrize(("multiple", "rows"), [(None, 100), (1, 100), (50, 100), (64, 128), (4096, 4096)])

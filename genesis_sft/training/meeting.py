@@ -1,0 +1,55 @@
+"""How the processes that ``torchrun`` starts find each other before they train.
+
+The first one does every stage; the others only train. They wait here until the first has prepared what is trained on,
+however long that takes: no process group exists yet whose time-out could run out.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+_KEY = "genesis-sft/train"
+_NOTHING = ""
+_POLL_SECONDS = 0.5
+
+
+def is_follower() -> bool:
+    """Whether this process was started as one of several and is not the first."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
+
+
+def call_followers(folder: str) -> None:
+    """Tell the others, if there are any, that training begins in a folder of the run folder."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _store().set(_KEY, folder)
+
+
+def dismiss_followers() -> None:
+    """Tell the others, if there are any and they were not called, that there is nothing to train."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        store = _store()
+        if not store.check([_KEY]):
+            store.set(_KEY, _NOTHING)
+
+
+def wait_for_call() -> str | None:
+    """Return the folder that the first process names, or None when there is nothing to train."""
+    store = _store()
+    while not store.check([_KEY]):  # looked at now and then, so that Ctrl-C is heard
+        time.sleep(_POLL_SECONDS)
+    folder: bytes = store.get(_KEY)
+    return folder.decode() or None
+
+
+def _store() -> Store:
+    """Return the key-value store that ``torchrun`` keeps for its processes; another one after each restart."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store: Store = next(iter(rendezvous("env://", timeout=timedelta(seconds=300))))[0]
+    return store
