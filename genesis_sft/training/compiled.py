@@ -1,8 +1,8 @@
 """``torch.compile`` for the layers, so that batches of ever new shapes are served by a few graphs, which are counted.
 
-All layers share one graph, in which the number of tokens is a symbol. What would make a new graph for nearly every batch
-is the list of where conversations start: its length and its numbers are constants to the compiler. So it enters as a
-tensor, and the kernels of :mod:`genesis_sft.training.attention` get a form that reads it there.
+All layers share one graph, in which the number of tokens is a symbol. What would make a new graph for nearly every
+batch is the list of where conversations start: its length and its numbers are constants to the compiler. So it enters
+as a tensor, and the kernels of :mod:`genesis_sft.training.attention` get a form that reads it there.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _varlen(
 
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # (T, heads, head_size)
     grouped = query.shape[1] != key.shape[1]
-    mixed = varlen_attn(
+    mixed: Any = varlen_attn(
         q,
         k,
         v,
@@ -223,7 +223,7 @@ def _attend_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Its gradient, by way of a second forward pass."""
     # vjp, as autograd is out of reach within an operator
-    _, pull_back = torch.func.vjp(lambda *inputs: _plain(*inputs, starts, scaling), query, key, value)
+    pull_back: Any = torch.func.vjp(lambda q, k, v: _plain(q, k, v, starts, scaling), query, key, value)[1]
     q, k, v = (part.contiguous() for part in pull_back(grad))
     return q, k, v
 

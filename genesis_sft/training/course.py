@@ -25,7 +25,7 @@ START = 5
 
 SETTLED_STEPS = 1000
 """Steps after the warmup by which new rows are learned at usual rates: SmolLM2-135M, given the mean of all rows for
-``<|im_end|>`` and trained at 1e-4, raised its probability from 1e-7 by a factor of 1.2 a step."""
+``<|im_end|>`` and trained at 1e-4, raised its probability from 1e-7 by a factor of 1.2 a step (31 were made)."""
 
 
 @dataclass(frozen=True)

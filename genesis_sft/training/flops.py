@@ -38,8 +38,8 @@ def step_flops(
 
     The convention of Kaplan et al. (2020, arXiv:2001.08361, section 2.1) and of model FLOPs utilization (Chowdhery et
     al., 2022, PaLM, arXiv:2204.02311, appendix B): 6 for each parameter of a matrix product and each token, two forward
-    and four backward. The output head counts, the lookup of the embedding does not; nor do padding, activations that are
-    computed again, norms. Attention adds, in each layer and conversation, the products of queries with keys and of
+    and four backward. The output head counts, the lookup of the embedding does not; nor do padding, norms, activations
+    that are computed again. Attention adds, in each layer and conversation, the products of queries with keys and of
     weights with values, 12 * heads * head_size * length ** 2, of which a causal mask leaves half; the paper counts them
     whole.
 
@@ -61,7 +61,7 @@ def step_flops(
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     )
     pairs = sum(length * (length + 1) for length in lengths)
-    return 6.0 * products + 6.0 * config.num_hidden_layers * width * pairs
+    return float(6 * (products + config.num_hidden_layers * width * pairs))
 
 
 def device_peak_flops(device: torch.device, precision: str, *, hidden_size: int = 1024) -> tuple[float | None, str]:

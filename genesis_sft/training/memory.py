@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from genesis_sft.recipe import TrainingSection
 from genesis_sft.training.loss import CHUNK_TOKENS
-from genesis_sft.training.parallel import Ranks
+from genesis_sft.training.parallel import Ranks, decoder_layers
 
 _GB = 1e9
 _LEFT_FREE = 0.1
@@ -24,9 +24,9 @@ _LEFT_FREE = 0.1
 _PARTS = ("weights", "gradients", "optimizer", "activations", "loss", "holes", "program")
 
 _HOLES = 0.5
-"""Share of gradients, activations and loss. Measured on nine runs of three sizes, the largest of 135M parameters: with it, peaks
-are 6 % below to 18 % above the estimate; where every tensor has pages of its own (``MALLOC_MMAP_THRESHOLD_=65536``), there are no holes, and peaks
-are 7 % below to 3 % above the other parts, for a few percent of time."""
+"""Share of gradients, activations and loss. Nine runs of three sizes, up to 135M parameters, peaked from 6 % below to
+18 % above the estimate. Where every tensor has pages of its own (``MALLOC_MMAP_THRESHOLD_=65536``, for some more time)
+there are no holes, and peaks were from 7 % below to 18 % above the other parts; the smaller the model, the higher."""
 
 _BYTES = {"float32": 4, "bfloat16": 2, "pure_bfloat16": 2}
 """Of a number in the forward pass, by precision."""
@@ -163,7 +163,8 @@ def compare_line(estimate: MemoryEstimate, measured: int) -> str:
         measured: See `peak_memory`.
     """
     off = measured / estimate.total - 1
-    return f"memory of a process, measured: {_gb(measured)} GB, {abs(off):.0%} {'above' if off > 0 else 'below'} the estimate"
+    side = "above" if off > 0 else "below"
+    return f"memory of a process, measured: {_gb(measured)} GB, {100 * abs(off):.0f} % {side} the estimate"
 
 
 def _gb(num_bytes: float) -> str:
@@ -179,11 +180,11 @@ def _state_bytes(section: TrainingSection, size: int) -> float:
 
 def _working_copies(model: PreTrainedModel, section: TrainingSection, shards: bool) -> int:
     """Weights beside the parameters: of autocast, in bfloat16, for as long as a forward pass; or gathered by FSDP."""
-    layers = [layer for layer in model.get_decoder().layers]
-    inside = sum(p.numel() for layer in layers for p in layer.parameters())
+    layers = decoder_layers(model)
+    inside = sum(parameter.numel() for layer in layers for parameter in layer.parameters())
     total = sum(p.numel() for p in model.parameters())
     if shards:  # embedding and head stay from forward to backward; one layer is in work, the next one on its way
-        return _BYTES[section.precision] * (total - inside + 2 * inside // len(layers))
+        return int(_BYTES[section.precision] * (total - inside + 2 * inside // len(layers)))
     return 2 * total if section.precision == "bfloat16" else 0
 
 
@@ -194,10 +195,12 @@ def _activations(model: PreTrainedModel, section: TrainingSection) -> int:
     hidden, inner = config.hidden_size, config.intermediate_size
     head_size = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     queries, keys = config.num_attention_heads * head_size, config.num_key_value_heads * head_size
-    # The residual stream is in the data type of the weights, norms in float32.
-    stream = hidden * (2 if section.precision == "pure_bfloat16" else 4)
+    # The residual stream is in the data type of the embedding, which FSDP casts too; norms are in float32
+    low = section.precision == "bfloat16" and section.parallel in ("fsdp", "hybrid")
+    precision = "pure_bfloat16" if low else section.precision
+    stream = hidden * (2 if precision == "pure_bfloat16" else 4)
     # Two norms keep their input in float32, that times its scale, and, each time cast anew, what goes into 5 matrices
-    norms = {"float32": 24, "bfloat16": 26, "pure_bfloat16": 16}[section.precision] * hidden
+    norms = {"float32": 24, "bfloat16": 26, "pure_bfloat16": 16}[precision] * hidden
     # queries, keys, values, their mix and its copy in order; gate, its activation, up, their product
     everything = norms + number * (3 * queries + 2 * keys + 4 * inner)
     products = stream + number * (2 * queries + 2 * keys + 2 * hidden + 2 * inner)
@@ -205,7 +208,7 @@ def _activations(model: PreTrainedModel, section: TrainingSection) -> int:
     again = 0 if section.activation_checkpointing == "none" else everything
     in_work = again + number * (2 * inner + queries + 2 * hidden)
     ends = 3 * 4 * hidden  # last norm, and the hidden states that the head reads, with their gradient
-    return tokens * (config.num_hidden_layers * kept + in_work + ends)
+    return int(tokens * (config.num_hidden_layers * kept + in_work + ends))
 
 
 def _loss(model: PreTrainedModel, section: TrainingSection) -> int:

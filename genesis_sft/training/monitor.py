@@ -193,6 +193,7 @@ def open_monitor(
         return
     known = read_events(out / EVENTS_FILE, "facts") if first_step > 1 else []
     facts = known[-1]["facts"] if known else facts | data_facts(run.store.train, run.end_of_turn)
+    facts |= {"num_steps": run.plan.num_steps}
     tokens = [
         int(run.store.train.num_tokens_per_row[run.plan.examples_of_step(step)].sum())
         for step in range(run.plan.num_steps)

@@ -126,11 +126,11 @@ def _embedding_parameters(module: nn.Module) -> Iterable[nn.Parameter]:
 
 
 def _adamw_8bit(groups: list[dict[str, Any]], section: TrainingSection) -> torch.optim.Optimizer:
-    """Return torchao's AdamW, whose two states are kept in blocks of 256 numbers of 8 bits (Dettmers et al., 2022,
-    arXiv:2110.02861).
+    """Return torchao's AdamW, whose two states are kept in 8 bits, scaled in blocks of 256.
 
-    torchao rather than bitsandbytes: its states can be cut over processes (DTensor), so FSDP2 and checkpoints work with
-    them; bitsandbytes' kernels fail on such parameters (bitsandbytes issue 1633).
+    The method is that of Dettmers et al. (2022, arXiv:2110.02861). torchao rather than bitsandbytes: its states can be
+    cut over processes (DTensor), so FSDP2 and checkpoints work with them; bitsandbytes' kernels fail on such parameters
+    (bitsandbytes issue 1633).
     """
     if importlib.util.find_spec("torchao") is None:
         raise InputError(

@@ -72,7 +72,7 @@ def test_sharded_states_are_cut_over_processes_or_over_those_of_a_machine() -> N
     assert fsdp.gradients * 8 == whole.gradients
     assert hybrid.optimizer * 2 == whole.optimizer
     # an eighth of the weights, and whole: embedding with head and both layers, one in work and one on its way
-    assert fsdp.weights == size(model) * 4 // 8 + size(model) * 4 - 32 * 4  # all but the last norm
+    assert fsdp.weights == 4 * size(model) // 8 + 4 * size(model)
     assert fsdp.activations == whole.activations
 
 
@@ -107,7 +107,7 @@ def bytes_kept(model: LlamaForCausalLM, precision: str) -> int:
     found: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.shape not in not_counted and tensor.T.shape not in not_counted:
+        if tensor.shape not in not_counted and tensor.shape[::-1] not in not_counted:
             found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -146,8 +146,8 @@ def test_lines_for_the_user() -> None:
     assert found.lines() == [
         "memory of a process, estimated: 6.50 GB = weights 4.00 + gradients 2.00 + activations 0.50 + loss 0.00"
     ]
-    assert compare_line(found, 7_150_000_001) == ("memory of a process, measured: 7.15 GB, 10% above the estimate")
-    assert compare_line(found, 5_850_000_000).endswith("10% below the estimate")
+    assert compare_line(found, 7_150_000_001) == ("memory of a process, measured: 7.15 GB, 10 % above the estimate")
+    assert compare_line(found, 5_850_000_000).endswith("10 % below the estimate")
 
 
 def test_one_process_has_nothing_to_share() -> None:
@@ -220,4 +220,5 @@ def test_the_peak_is_what_was_estimated(kind: str, shape: str) -> None:
     command = [sys.executable, "-c", CHILD, kind, shape]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True)
     estimated, measured = (int(number) for number in answer.stdout.split())
-    assert 0.85 * estimated < measured < 1.15 * estimated
+    # beside a tenth, the libraries that are loaded on the way
+    assert abs(measured - estimated) < 0.1 * estimated + 100e6

@@ -131,7 +131,7 @@ def step(data: Path, indices: list[int], count: int, parallel: str, local: int |
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_step_is_the_textbooks_on_any_number_of_processes(data: Path, count: int, parallel: str) -> None:
     found = step(data, INDICES, count, parallel)
     assert found["kind"] == ("single" if (count, parallel) == (1, "ddp") else parallel)
@@ -139,6 +139,7 @@ def test_a_step_is_the_textbooks_on_any_number_of_processes(data: Path, count: i
     assert_equal(found, textbook(data, INDICES))
 
 
+@pytest.mark.slow
 def test_hybrid_on_two_machines_of_two_processes_is_the_textbooks(data: Path) -> None:
     found = step(data, [*INDICES, 2, 7, 12, 19], 4, "hybrid", local=2)
     assert (found["kind"], found["passes"]) == ("hybrid", 2)
