@@ -70,14 +70,18 @@ def run(recipe: Recipe, run_dir: str | Path, *, until: str = "report", allow_cod
     Raises:
         GenesisError: A stage cannot be done; what was finished before stays.
     """
+    with _followers_dismissed():
+        return _run(recipe, RunDir(run_dir), until, allow_code)
+
+
+def _run(recipe: Recipe, folder: RunDir, until: str, allow_code: bool) -> Path:
     from genesis_sft.mixture.prepare import refuse_code
     from genesis_sft.training.trackers import require_trackers
 
     refuse_code(recipe.data, allow_code)
     require_trackers(recipe.training.monitor.trackers)
-    folder = RunDir(run_dir)
     stages, specs = _wanted(until), stage_specs(recipe)
-    with _followers_dismissed(), folder.locked():
+    with folder.locked():
         write_text(folder.path / "recipe.yaml", resolved_yaml(recipe))
         for number, stage in enumerate(stages, 1):
             title = f"[{number}/{len(stages)}] {stage.name}"
@@ -94,8 +98,14 @@ def run(recipe: Recipe, run_dir: str | Path, *, until: str = "report", allow_cod
 
 def take_part(recipe: Recipe, run_dir: str | Path) -> None:
     """Train with the first process of those that ``torchrun`` started, when it has come to that; see `run`."""
+    from genesis_sft.training.preflight import lost_peer
+
     folder = RunDir(run_dir)
-    if (partial := wait_for_call()) is not None:
+    try:
+        partial = wait_for_call()
+    except RuntimeError as error:
+        raise lost_peer(error, "the wait for the first process") or error from None
+    if partial is not None:
         _train(recipe, folder, folder.path / partial)
 
 

@@ -34,7 +34,7 @@ from genesis_sft.training.optimizer import learning_rate_at, set_learning_rate
 from genesis_sft.training.parallel import join_ranks
 from genesis_sft.training.preflight import lost_peer
 from genesis_sft.training.result import SUMMARY_FILE, WEIGHTS_FILE, TrainingState, summarize
-from genesis_sft.training.setup import Prepared, make_plan, prepare
+from genesis_sft.training.setup import Prepared, make_plan, prepare, say_first
 from genesis_sft.training.step import micro_batches_of_step, train_step
 from genesis_sft.training.stop import stop_requests
 from genesis_sft.training.weights import write_weights
@@ -105,6 +105,8 @@ def _train(
     with watched(done + 1) as monitor:
         _run_steps(run, range(done, run.plan.num_steps), seed, checkpoints, monitor)
     checkpoints.wait()
+    if run.recompilations is not None:
+        say_first(run.ranks, run.recompilations.summary())
     best = checkpoints.restore_best(run.trainable) if run.section.checkpoints.use == "best" else None
     _refuse_ruined_weights(run, read_metrics(out / METRICS_FILE))
     write_weights(run.trainable, out / WEIGHTS_FILE, run.rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _KEY = "genesis-sft/train"
 _NOTHING = ""
 _POLL_SECONDS = 0.5
+_HEARING_SECONDS = 60
 
 
 def is_follower() -> bool:
@@ -32,10 +34,15 @@ def call_followers(folder: str) -> None:
 
 def dismiss_followers() -> None:
     """Tell the others, if there are any and they were not called, that there is nothing to train."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        store = _store()
-        if not store.check([_KEY]):
-            store.set(_KEY, _NOTHING)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        return
+    store = _store()
+    if not store.check([_KEY]):
+        store.set(_KEY, _NOTHING)
+        # the store ends with this process: not before the others have heard
+        with suppress(RuntimeError):  # some may have gone before they did
+            store.wait([_heard_by(rank) for rank in range(1, world_size)], timedelta(seconds=_HEARING_SECONDS))
 
 
 def wait_for_call() -> str | None:
@@ -44,7 +51,12 @@ def wait_for_call() -> str | None:
     while not store.check([_KEY]):  # looked at now and then, so that Ctrl-C is heard
         time.sleep(_POLL_SECONDS)
     folder: bytes = store.get(_KEY)
+    store.set(_heard_by(int(os.environ["RANK"])), "")
     return folder.decode() or None
+
+
+def _heard_by(rank: int) -> str:
+    return f"{_KEY}/heard-by-{rank}"
 
 
 def _store() -> Store:

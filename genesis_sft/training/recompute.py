@@ -26,8 +26,8 @@ def recompute_activations(model: nn.Module, kind: Literal["none", "selective", "
 
     Each layer is a unit: what goes into it is kept, and with ``selective`` the results of its matrix products and of
     its attention, which are nearly all of its work; norms, rotations and products of numbers cost little to repeat.
-    With ``full`` the whole layer is computed twice: a third more work (Chen et al., 2016, arXiv:1604.06174). The loss has
-    no part in this: it keeps no logits in the first place.
+    With ``full`` the whole layer is computed twice: a third more work (Chen et al., 2016, arXiv:1604.06174). The loss
+    has no part in this: it keeps no logits in the first place.
 
     Args:
         model: Before it is compiled, and before processes share it: what they do around a layer is not repeated.

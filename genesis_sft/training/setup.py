@@ -129,6 +129,10 @@ def prepare(
     model = _load(section, base, store, ranks)
     rows = pad_vocab(model, section.pad_vocab_to_multiple_of)
     freeze_embeddings(model, section)
+    # before anything else goes over the links that may hang
+    num_bytes = sum(4 * parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if (measured := preflight(ranks, num_bytes, timeout_seconds=section.timeout_seconds)) is not None:
+        say_first(ranks, measured.summary())
     section = _decide_parallel(section, model, ranks)
     estimate = estimate_memory(model, section, world_size=ranks.world_size)
     for line in estimate.lines():
@@ -139,9 +143,6 @@ def prepare(
     recompilations = compile_layers(model) if section.compile else None
     objective = Objective(model, end_of_turn=control_ids[IM_END], z_loss=section.z_loss)
     trainable = Trainable(objective.train(), ranks, section)
-    num_bytes = sum(4 * parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    if (measured := preflight(ranks, num_bytes, timeout_seconds=section.timeout_seconds)) is not None:
-        say_first(ranks, measured.summary())
     if expected is not None:
         certificate = certify(trainable, expected, examples, ranks, end_of_turn=control_ids[IM_END])
         if ranks.is_first:
