@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from processes import HERE, LONGEST_RUN_SECONDS, OFFLINE, RunFailed, output_of
 
-from genesis_sft.training.attention import FLASH_ATTENTION, VARLEN_ATTENTION, usable_kernels
+from genesis_sft.training.forward.attention import FLASH_ATTENTION, VARLEN_ATTENTION, usable_kernels
 
 
 def parts_of(part: str, device: str) -> list[dict[str, Any]]:

@@ -29,13 +29,13 @@ from genesis_sft.batches.collate import Batch
 from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.mixture.table import TokenTable
 from genesis_sft.recipe import TrainingSection
-from genesis_sft.training.attention import FLASH_ATTENTION, SEGMENT_ATTENTION, VARLEN_ATTENTION
-from genesis_sft.training.compiled import compile_layers
-from genesis_sft.training.objective import Objective
+from genesis_sft.training.forward.attention import FLASH_ATTENTION, SEGMENT_ATTENTION, VARLEN_ATTENTION
+from genesis_sft.training.forward.compiled import compile_layers
+from genesis_sft.training.forward.objective import Objective
+from genesis_sft.training.forward.padding import pad_vocab
+from genesis_sft.training.forward.recompute import recompute_activations
 from genesis_sft.training.optimizer import build_optimizer
-from genesis_sft.training.padding import pad_vocab
-from genesis_sft.training.parallel import Ranks, Trainable
-from genesis_sft.training.recompute import recompute_activations
+from genesis_sft.training.processes.parallel import Ranks, Trainable
 from genesis_sft.training.step import micro_batches_of_step, train_step
 
 ATTENTION = {"auto": SEGMENT_ATTENTION, "segments": SEGMENT_ATTENTION} | {

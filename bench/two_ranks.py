@@ -22,9 +22,9 @@ import torch.distributed as dist
 from measure import StepClock, read_specification, write_answer
 from ours_train import Steps, load, training_section
 
-from genesis_sft.training.objective import Objective
-from genesis_sft.training.parallel import Ranks, Trainable
-from genesis_sft.training.recompute import recompute_activations
+from genesis_sft.training.forward.objective import Objective
+from genesis_sft.training.forward.recompute import recompute_activations
+from genesis_sft.training.processes.parallel import Ranks, Trainable
 
 
 def main(rank: int) -> None:

@@ -24,7 +24,7 @@ from genesis_sft.console import format_duration, say
 from genesis_sft.errors import RunDirError
 from genesis_sft.recipe import CUTTING_FIELDS, Recipe, resolved_yaml
 from genesis_sft.run_dir import RunDir, StageSpec, StageStatus, hash_file, write_text
-from genesis_sft.training.meeting import call_followers, dismiss_followers, is_follower, wait_for_call
+from genesis_sft.training.processes.meeting import call_followers, dismiss_followers, is_follower, wait_for_call
 
 if TYPE_CHECKING:
     from genesis_sft.checkpoint.model_dir import ModelDir
@@ -76,7 +76,7 @@ def run(recipe: Recipe, run_dir: str | Path, *, until: str = "report", allow_cod
 
 def _run(recipe: Recipe, folder: RunDir, until: str, allow_code: bool) -> Path:
     from genesis_sft.mixture.prepare import refuse_code
-    from genesis_sft.training.trackers import require_trackers
+    from genesis_sft.training.watching.trackers import require_trackers
 
     refuse_code(recipe.data, allow_code)
     require_trackers(recipe.training.monitor.trackers)
@@ -98,7 +98,7 @@ def _run(recipe: Recipe, folder: RunDir, until: str, allow_code: bool) -> Path:
 
 def take_part(recipe: Recipe, run_dir: str | Path) -> None:
     """Train with the first process of those that ``torchrun`` started, when it has come to that; see `run`."""
-    from genesis_sft.training.preflight import lost_peer
+    from genesis_sft.training.processes.preflight import lost_peer
 
     folder = RunDir(run_dir)
     try:

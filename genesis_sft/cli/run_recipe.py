@@ -26,7 +26,7 @@ def run_until(
 ) -> None:
     """Run a recipe up to a stage, and print where its results are; of several processes, the first one does."""
     from genesis_sft.pipeline import result, run, sample_conversations, take_part
-    from genesis_sft.training.meeting import is_follower
+    from genesis_sft.training.processes.meeting import is_follower
 
     loaded, folder = load(recipe, set_, run_dir)
     if is_follower():

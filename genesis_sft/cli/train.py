@@ -18,7 +18,7 @@ from genesis_sft.cli.run_recipe import RecipeArgument, RunDirOption, SetOption, 
 from genesis_sft.errors import InputError
 
 if TYPE_CHECKING:
-    from genesis_sft.training.watch import WatchedRun
+    from genesis_sft.training.watching.watch import WatchedRun
 
 _FOLLOW_SECONDS = 2.0
 _COLUMNS_WITHOUT_TERMINAL = 100
@@ -57,7 +57,7 @@ def watch_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show how a run goes: losses, learning rate, gradient norm, speed, and the alarms it raised."""
-    from genesis_sft.training.watch import WatchedRun
+    from genesis_sft.training.watching.watch import WatchedRun
 
     if sys.stdout is None:
         raise InputError("expected standard output to show the run on; it is closed")
@@ -76,7 +76,7 @@ def watch_command(
 
 def _picture(run: WatchedRun, height: int | None = None) -> list[str]:
     """Return how a run stands and its curves, as stdout can show them; in so many lines, if given."""
-    from genesis_sft.training.curves import Paper, curves_of, draw
+    from genesis_sft.training.watching.curves import Paper, curves_of, draw
 
     width = shutil.get_terminal_size((_COLUMNS_WITHOUT_TERMINAL, 24)).columns
     status = [line for part in run.status() for line in textwrap.wrap(part, width)]
@@ -95,7 +95,7 @@ def _follow_on_terminal(path: Path) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from genesis_sft.training.watch import WatchedRun
+    from genesis_sft.training.watching.watch import WatchedRun
 
     run = WatchedRun.open(path)
     with Live(console=Console(), auto_refresh=False, redirect_stdout=False, vertical_overflow="crop") as live:
@@ -110,7 +110,7 @@ def _follow_on_terminal(path: Path) -> None:
 
 def _follow_as_lines(path: Path) -> None:
     """Print how the run stands whenever it has come further, and all of it at its end."""
-    from genesis_sft.training.watch import WatchedRun
+    from genesis_sft.training.watching.watch import WatchedRun
 
     shown = None
     while (run := WatchedRun.open(path)).result is None:

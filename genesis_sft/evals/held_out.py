@@ -15,8 +15,8 @@ from genesis_sft.errors import ModelError
 from genesis_sft.evals.error_bars import ratio_and_error
 from genesis_sft.evals.record import HeldOutRecord
 from genesis_sft.mixture.table import TokenTable
+from genesis_sft.training.forward.objective import token_losses
 from genesis_sft.training.held_out import choose_evenly
-from genesis_sft.training.objective import token_losses
 
 BATCH_TOKENS = 4096
 """Tokens in one forward pass; a longer conversation goes alone."""

@@ -219,7 +219,7 @@ def _task_part(task: TaskSection, section: EvalsSection, loaded: _Models, seed: 
 
 def _held_out_part(section: EvalsSection, loaded: _Models, store: TokenStore) -> HeldOutPart:
     from genesis_sft.evals.held_out import measure_held_out
-    from genesis_sft.training.attention import SEGMENT_ATTENTION
+    from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
 
     started = time.monotonic()
     model = loaded.model_dir.load_model(_DTYPE, loaded.device, SEGMENT_ATTENTION)

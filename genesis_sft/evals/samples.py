@@ -10,7 +10,7 @@ from genesis_sft.evals.chat_checks import read_prompts
 from genesis_sft.evals.generate import generate_greedily
 from genesis_sft.recipe import EvalsSection
 from genesis_sft.tokens.chatml import ChatMLEncoder
-from genesis_sft.training.monitor import Sample
+from genesis_sft.training.watching.monitor import Sample
 
 MOST_NEW_TOKENS = 96
 

@@ -9,7 +9,7 @@ import torch
 from genesis_sft.batches.collate import collate
 from genesis_sft.batches.layout import lay_out
 from genesis_sft.mixture.table import TokenTable
-from genesis_sft.training.parallel import Ranks, Trainable
+from genesis_sft.training.processes.parallel import Ranks, Trainable
 
 
 def choose_evenly(table: TokenTable, max_tokens: int) -> list[int]:

@@ -27,17 +27,17 @@ from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.errors import CheckFailed, Stopped
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import TrainingSection
-from genesis_sft.training.checkpoints import Checkpoints
-from genesis_sft.training.metrics import METRICS_FILE, count_steps, read_metrics
-from genesis_sft.training.monitor import Monitor, Sampler, open_monitor
 from genesis_sft.training.optimizer import learning_rate_at, set_learning_rate
-from genesis_sft.training.parallel import join_ranks
-from genesis_sft.training.preflight import lost_peer
+from genesis_sft.training.processes.parallel import join_ranks
+from genesis_sft.training.processes.preflight import lost_peer
 from genesis_sft.training.result import SUMMARY_FILE, WEIGHTS_FILE, TrainingState, summarize
+from genesis_sft.training.saving.checkpoints import Checkpoints
+from genesis_sft.training.saving.weights import write_weights
 from genesis_sft.training.setup import Prepared, make_plan, prepare, say_first
 from genesis_sft.training.step import micro_batches_of_step, train_step
 from genesis_sft.training.stop import stop_requests
-from genesis_sft.training.weights import write_weights
+from genesis_sft.training.watching.metrics import METRICS_FILE, count_steps, read_metrics
+from genesis_sft.training.watching.monitor import Monitor, Sampler, open_monitor
 
 _MAX_SKIPPED_IN_A_ROW = 10
 

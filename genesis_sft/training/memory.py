@@ -14,8 +14,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from genesis_sft.recipe import TrainingSection
-from genesis_sft.training.loss import CHUNK_TOKENS
-from genesis_sft.training.parallel import Ranks, decoder_layers
+from genesis_sft.training.forward.loss import CHUNK_TOKENS
+from genesis_sft.training.processes.parallel import Ranks, decoder_layers
 
 _GB = 1e9
 _LEFT_FREE = 0.1

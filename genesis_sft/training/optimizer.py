@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from genesis_sft.errors import InputError
 from genesis_sft.recipe import TrainingSection
-from genesis_sft.training.objective import Objective
+from genesis_sft.training.forward.objective import Objective
 
 
 def freeze_embeddings(module: nn.Module, section: TrainingSection) -> None:

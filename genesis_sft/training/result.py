@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genesis_sft.run_dir import write_json
-from genesis_sft.training.metrics import METRICS_FILE, read_metrics
+from genesis_sft.training.watching.metrics import METRICS_FILE, read_metrics
 
 WEIGHTS_FILE = "weights.safetensors"
 SUMMARY_FILE = "training.json"

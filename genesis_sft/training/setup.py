@@ -22,20 +22,20 @@ from genesis_sft.mixture.table import TokenTable
 from genesis_sft.recipe import TrainingSection
 from genesis_sft.run_dir import canonical_json, write_json
 from genesis_sft.tokens.chatml import IM_END
-from genesis_sft.training.attention import SEGMENT_ATTENTION
-from genesis_sft.training.certificate import certify
-from genesis_sft.training.compiled import Recompilations, compile_layers
-from genesis_sft.training.family import require_llama_family
-from genesis_sft.training.kernel_choice import choose_kernel
+from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
+from genesis_sft.training.forward.compiled import Recompilations, compile_layers
+from genesis_sft.training.forward.family import require_llama_family
+from genesis_sft.training.forward.kernel_choice import choose_kernel
+from genesis_sft.training.forward.objective import Objective
+from genesis_sft.training.forward.padding import VocabRows, pad_vocab
+from genesis_sft.training.forward.recompute import recompute_activations
 from genesis_sft.training.memory import MemoryEstimate, available_memory, choose_parallel, estimate_memory
-from genesis_sft.training.objective import Objective
 from genesis_sft.training.optimizer import build_optimizer, describe_groups, freeze_embeddings
-from genesis_sft.training.padding import VocabRows, pad_vocab
-from genesis_sft.training.parallel import Ranks, Trainable
-from genesis_sft.training.preflight import check_agreement, check_shared_folder, preflight
-from genesis_sft.training.recompute import recompute_activations
-from genesis_sft.training.textbook import Reference, cut_examples, reference
-from genesis_sft.training.trackers import require_trackers
+from genesis_sft.training.processes.parallel import Ranks, Trainable
+from genesis_sft.training.processes.preflight import check_agreement, check_shared_folder, preflight
+from genesis_sft.training.proof.certificate import certify
+from genesis_sft.training.proof.textbook import Reference, cut_examples, reference
+from genesis_sft.training.watching.trackers import require_trackers
 
 CERTIFICATE_FILE = "certificate.json"
 _PROOF_TOKENS = {"cpu": 512, "cuda": 4096}
@@ -134,7 +134,7 @@ def prepare(
     if (measured := preflight(ranks, num_bytes, timeout_seconds=section.timeout_seconds)) is not None:
         say_first(ranks, measured.summary())
     section = _decide_parallel(section, model, ranks)
-    estimate = estimate_memory(model, section, world_size=ranks.world_size)
+    estimate = estimate_memory(model, section, world_size=ranks.world_size, local_world_size=ranks.local_world_size)
     for line in estimate.lines():
         say_first(ranks, line)
     examples = cut_examples(store.train, plan.examples_of_step(0).tolist(), _PROOF_TOKENS[ranks.device.type])

@@ -12,8 +12,8 @@ import torch
 from genesis_sft.batches.collate import Batch, collate
 from genesis_sft.batches.layout import lay_out
 from genesis_sft.mixture.table import TokenTable
-from genesis_sft.training.objective import END_SUMS
-from genesis_sft.training.parallel import Ranks, Trainable
+from genesis_sft.training.forward.objective import END_SUMS
+from genesis_sft.training.processes.parallel import Ranks, Trainable
 
 
 @dataclass(frozen=True)

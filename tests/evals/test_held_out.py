@@ -5,7 +5,7 @@ import torch
 from genesis_sft.errors import ModelError
 from genesis_sft.evals import held_out
 from genesis_sft.evals.held_out import choose_evenly, measure_held_out
-from genesis_sft.training.attention import SEGMENT_ATTENTION
+from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
 
 
 class Table:

@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genesis_sft.batches.collate import collate
 from genesis_sft.training import flops as flops_module
-from genesis_sft.training.attention import SEGMENT_ATTENTION, forward_hidden
 from genesis_sft.training.flops import device_peak_flops, mfu, step_flops
-from genesis_sft.training.padding import pad_vocab
+from genesis_sft.training.forward.attention import SEGMENT_ATTENTION, forward_hidden
+from genesis_sft.training.forward.padding import pad_vocab
 from tests.conftest import build_llama
 
 

@@ -17,9 +17,10 @@ from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.errors import GenesisError
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import BatchSection, CheckpointSection, MonitorSection, TrainingSection
-from genesis_sft.training import checkpoints, loop
-from genesis_sft.training.metrics import read_events, read_metrics
-from tests.training.distributed.processes import CONTEXT
+from genesis_sft.training import loop
+from genesis_sft.training.saving import checkpoints
+from genesis_sft.training.watching.metrics import read_events, read_metrics
+from tests.training.processes.processes import CONTEXT
 
 SECTION = TrainingSection(
     batch=BatchSection(sequences=4),

@@ -17,8 +17,8 @@ from genesis_sft.errors import EXIT_TRY_AGAIN, CheckFailed, DataError, ModelErro
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import BatchSection, CheckpointSection, MonitorSection, TrainingSection
 from genesis_sft.training.loop import train
-from genesis_sft.training.metrics import read_events
 from genesis_sft.training.result import TrainingState
+from genesis_sft.training.watching.metrics import read_events
 
 SECTION = TrainingSection(
     batch=BatchSection(sequences=4),

@@ -15,7 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from genesis_sft.batches.collate import collate
 from genesis_sft.recipe import BatchSection, TrainingSection
-from genesis_sft.training.attention import SEGMENT_ATTENTION, forward_hidden
+from genesis_sft.training.forward.attention import SEGMENT_ATTENTION, forward_hidden
+from genesis_sft.training.forward.padding import pad_vocab
 from genesis_sft.training.memory import (
     MemoryEstimate,
     available_memory,
@@ -24,8 +25,7 @@ from genesis_sft.training.memory import (
     estimate_memory,
     peak_memory,
 )
-from genesis_sft.training.padding import pad_vocab
-from genesis_sft.training.parallel import Ranks, join_ranks
+from genesis_sft.training.processes.parallel import Ranks, join_ranks
 from tests.conftest import build_llama
 
 SECTION = TrainingSection(batch=BatchSection(sequences=2), precision="float32", device="cpu", micro_batch_tokens=256)
@@ -185,12 +185,12 @@ import numpy as np, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from genesis_sft.batches.collate import collate
 from genesis_sft.recipe import BatchSection, TrainingSection
-from genesis_sft.training.attention import SEGMENT_ATTENTION
+from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
 from genesis_sft.training.memory import estimate_memory, peak_memory
-from genesis_sft.training.objective import Objective
+from genesis_sft.training.forward.objective import Objective
 from genesis_sft.training.optimizer import build_optimizer
-from genesis_sft.training.parallel import Ranks, Trainable
-from genesis_sft.training.recompute import recompute_activations
+from genesis_sft.training.processes.parallel import Ranks, Trainable
+from genesis_sft.training.forward.recompute import recompute_activations
 from genesis_sft.training.step import train_step
 torch.set_num_threads(1)
 vocab, hidden, inner, layers, heads = (int(number) for number in sys.argv[2].split(","))

@@ -16,8 +16,8 @@ from transformers import LlamaForCausalLM
 from genesis_sft.batches.collate import collate
 from genesis_sft.errors import InputError
 from genesis_sft.recipe import BatchSection, EmbeddingSection, TrainingSection
-from genesis_sft.training.attention import SEGMENT_ATTENTION
-from genesis_sft.training.objective import Objective
+from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
+from genesis_sft.training.forward.objective import Objective
 from genesis_sft.training.optimizer import (
     _groups,
     _torchao_adamw,
@@ -27,7 +27,7 @@ from genesis_sft.training.optimizer import (
     learning_rate_at,
     set_learning_rate,
 )
-from genesis_sft.training.parallel import Trainable, join_ranks
+from genesis_sft.training.processes.parallel import Trainable, join_ranks
 from tests.conftest import build_llama
 
 SECTION = TrainingSection(

@@ -10,9 +10,9 @@ from transformers import LlamaForCausalLM
 
 from genesis_sft.batches.collate import collate
 from genesis_sft.recipe import BatchSection, TrainingSection
-from genesis_sft.training.attention import SEGMENT_ATTENTION
-from genesis_sft.training.objective import Objective
-from genesis_sft.training.parallel import Ranks, Trainable
+from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
+from genesis_sft.training.forward.objective import Objective
+from genesis_sft.training.processes.parallel import Ranks, Trainable
 from genesis_sft.training.step import train_step
 
 # (ids, trained spans): unequal lengths and unequal numbers of trained tokens, so that a mean of means would differ

@@ -1,0 +1,1 @@
+"""Several processes as one: how they meet, check their links, and share model and gradient."""

@@ -1,0 +1,1 @@
+"""What is seen of a run: metrics, held-out losses, health, alarms, curves, trackers."""
