@@ -5,6 +5,7 @@ On a terminal, progress is a bar with rate and ETA. Elsewhere (a log file, CI) i
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import unicodedata
@@ -17,8 +18,14 @@ _DIRECTIONS = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x2
 
 
 def say(line: str) -> None:
-    """Write one line for the user to stderr, control characters shown instead of obeyed."""
-    print(visible(line), file=sys.stderr, flush=True)
+    """Write one line for the user to stderr, control characters shown instead of obeyed.
+
+    Where nobody reads stderr any more (``2>&1 | head``), the work goes on without being told of.
+    """
+    try:
+        print(visible(line), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def visible(text: str) -> str:

@@ -114,8 +114,10 @@ def _followers_dismissed() -> Iterator[None]:
     """Let the processes that wait to train go, whatever becomes of this one."""
     try:
         yield
-    finally:
-        dismiss_followers()
+    except BaseException:
+        dismiss_followers(failed=True)
+        raise
+    dismiss_followers(failed=False)
 
 
 def sample_conversations(run_dir: str | Path) -> str:

@@ -63,15 +63,21 @@ def watch_command(
         raise InputError("expected standard output to show the run on; it is closed")
     if follow and as_json:
         raise InputError("expected --follow or --json, found both")
-    if as_json:
-        print_json(WatchedRun.open(run).to_json())
-    elif not follow:
-        print("\n".join(_picture(WatchedRun.open(run))))
-    else:
-        try:
+    try:
+        if as_json:
+            print_json(WatchedRun.open(run).to_json())
+        elif not follow:
+            print("\n".join(_picture(WatchedRun.open(run))))
+        else:
             (_follow_on_terminal if sys.stdout.isatty() else _follow_as_lines)(run)
-        except KeyboardInterrupt:  # how one stops to look
-            return
+    except KeyboardInterrupt:  # how one stops to look
+        if not follow:
+            raise
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"expected the metrics of a run in {run}; found rows of another form ({error})",
+            hint="Were they written by another version, or by hand?",
+        ) from None
 
 
 def _picture(run: WatchedRun, height: int | None = None) -> list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ from genesis_sft.training.stop import stop_requests
 from genesis_sft.training.watching.metrics import METRICS_FILE, count_steps, read_metrics
 from genesis_sft.training.watching.monitor import Monitor, Sampler, open_monitor
 
+CHECKPOINTS = "checkpoints"
 _MAX_SKIPPED_IN_A_ROW = 10
 
 
@@ -77,6 +79,8 @@ def train(
     try:
         with join_ranks(section) as ranks:
             if ranks.from_first((out / SUMMARY_FILE).exists()):  # killed between the end of training and the manifest
+                if ranks.is_first:
+                    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
                 return TrainingState.open(out)
             plan = make_plan(section, store.train, seed)
             run = prepare(section, plan, base, store, ranks, out, seed=seed)
@@ -98,12 +102,12 @@ def _train(
     run: Prepared, out: Path, seed: int, watched: Callable[[int], AbstractContextManager[Monitor]]
 ) -> TrainingState:
     checkpoints = Checkpoints(
-        out / "checkpoints", run.ranks, run.section.checkpoints, timeout_seconds=run.section.timeout_seconds
+        out / CHECKPOINTS, run.ranks, run.section.checkpoints, timeout_seconds=run.section.timeout_seconds
     )
     logged = count_steps(out / METRICS_FILE)
     done = checkpoints.restore(run.trainable, run.optimizer, resume=run.section.resume, logged_steps=logged)
     with watched(done + 1) as monitor:
-        _run_steps(run, range(done, run.plan.num_steps), seed, checkpoints, monitor)
+        stopping = _run_steps(run, range(done, run.plan.num_steps), seed, checkpoints, monitor)
     checkpoints.wait()
     if run.recompilations is not None:
         say_first(run.ranks, run.recompilations.summary())
@@ -114,21 +118,24 @@ def _train(
         out,
         vocab_size=run.rows.vocab_size,
         padded_vocab_size=run.rows.padded_vocab_size,
-        weights_of_step=best,
+        weights_of_step=best if best != run.plan.num_steps else None,
         alarms=monitor.alarms,
     )
     if run.ranks.is_first:
         state.write()
     run.ranks.barrier()
     checkpoints.remove()
+    if stopping:
+        raise Stopped("stopped on request after the last step; the weights are written")
     return state
 
 
-def _run_steps(run: Prepared, steps: range, seed: int, checkpoints: Checkpoints, monitor: Monitor) -> None:
-    section, skipped_in_a_row = run.section, 0
+def _run_steps(run: Prepared, steps: range, seed: int, checkpoints: Checkpoints, monitor: Monitor) -> bool:
+    """Do the steps; return whether the last one was to be the last anyway, for a stop was asked for."""
+    section, skipped_in_a_row, stopping = run.section, 0, False
+    started = time.monotonic()
     with stop_requests() as stop:
         for step, batches in _micro_batches(run, steps):
-            started = time.monotonic()
             torch.manual_seed(_seed_of_step(seed, step))
             learning_rate = learning_rate_at(step, run.plan.num_steps, section)
             set_learning_rate(run.optimizer, learning_rate)
@@ -152,10 +159,13 @@ def _run_steps(run: Prepared, steps: range, seed: int, checkpoints: Checkpoints,
             if last:  # the weights follow at once; they are saved here only to be compared with the best
                 due = section.checkpoints.use == "best"
             if due or (stopping and not last):
+                monitor.sync()
                 checkpoints.save(step + 1, run.trainable, run.optimizer, held_out_loss=held_out_loss)
             if stopping and not last:
                 checkpoints.wait()
                 raise Stopped(f"stopped on request after step {step + 1} of {run.plan.num_steps}, which is saved")
+            started = time.monotonic()  # the next step's time is with waiting for its batches
+    return stopping
 
 
 def _micro_batches(run: Prepared, steps: range) -> Iterator[tuple[int, list[Batch]]]:

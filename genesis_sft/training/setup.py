@@ -90,9 +90,11 @@ def make_plan(section: TrainingSection, table: TokenTable, seed: int) -> StepPla
         seed=seed,
     )
     if plan.num_steps == 0:
-        wanted = f"{section.batch.sequences} conversations" if section.batch.sequences else "conversations"
+        whole = int(table.num_tokens_per_row.sum())
         raise DataError(
-            f"expected at least {wanted} for one step, found {len(table)}",
+            f"expected at least {section.batch.sequences} conversations for one step, found {len(table)}"
+            if section.batch.sequences
+            else f"expected more than {section.batch.tokens} tokens for one full step, found {whole}",
             hint="Lower training.batch or set training.drop_last to false.",
         )
     if section.warmup_steps >= plan.num_steps:
@@ -122,6 +124,11 @@ def prepare(
         CheckFailed: The certificate does not hold, the processes cannot reach each other or are not of one mind.
     """
     require_trackers(section.monitor.trackers)
+    if section.checkpoints.use == "best" and len(store.held_out) == 0:
+        raise DataError(
+            "expected held-out conversations to find the best checkpoint with (training.checkpoints.use); found none",
+            hint="Set data.held_out, e.g. to 0.01.",
+        )
     check_shared_folder(ranks, out)
     check_agreement(ranks, _identity(section, store, base, seed))
     tokenizer = base.load_tokenizer()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.errors import EXIT_TRY_AGAIN, CheckFailed, DataError, ModelError
+from genesis_sft.errors import EXIT_TRY_AGAIN, CheckFailed, DataError, ModelError, Stopped
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import BatchSection, CheckpointSection, MonitorSection, TrainingSection
 from genesis_sft.training.loop import train
@@ -226,3 +226,29 @@ def test_ruined_weights_are_refused(tiny_base: ModelDir, tiny_store: TokenStore,
     section = SECTION.model_copy(update={"learning_rate": 1e30, "max_steps": 4, "warmup_steps": 0})
     with pytest.raises(CheckFailed, match="not finite"):
         train(section, tiny_base, tiny_store, tmp_path, seed=5)
+
+
+def test_asked_to_stop_in_its_last_step_it_says_so_and_is_done(
+    straight: TrainingState,
+    tiny_base: ModelDir,
+    tiny_store: TokenStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or what follows training would go on for hours after a request to stop."""
+    from genesis_sft.training import loop
+
+    original, calls = loop.train_step, []
+
+    def ask_in_the_last(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == straight.num_steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "train_step", ask_in_the_last)
+    with pytest.raises(Stopped, match="after the last step"):
+        train(SECTION, tiny_base, tiny_store, tmp_path, seed=5)
+    assert_same_run(train(SECTION, tiny_base, tiny_store, tmp_path, seed=5), straight)
+    assert len(calls) == straight.num_steps
+    assert not (tmp_path / "checkpoints").exists()

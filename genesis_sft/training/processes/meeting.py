@@ -6,17 +6,20 @@ however long that takes: no process group exists yet whose time-out could run ou
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from genesis_sft.errors import CheckFailed
+
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 _KEY = "genesis-sft/train"
-_NOTHING = ""
+_NOTHING, _FAILED = "", "\0failed"
 _POLL_SECONDS = 0.5
 _HEARING_SECONDS = 60
 
@@ -32,26 +35,32 @@ def call_followers(folder: str) -> None:
         _store().set(_KEY, folder)
 
 
-def dismiss_followers() -> None:
-    """Tell the others, if there are any and they were not called, that there is nothing to train."""
+def dismiss_followers(*, failed: bool) -> None:
+    """Tell the others, if there are any and they were not called, that there is nothing to train, or why not."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         return
-    store = _store()
-    if not store.check([_KEY]):
-        store.set(_KEY, _NOTHING)
-        # the store ends with this process: not before the others have heard
-        with suppress(RuntimeError):  # some may have gone before they did
+    with suppress(RuntimeError):  # some may have gone already; what ended this process is what is to be heard of
+        store = _store()
+        if not store.check([_KEY]):
+            store.set(_KEY, _FAILED if failed else _NOTHING)
+            # the store ends with this process: not before the others have heard
             store.wait([_heard_by(rank) for rank in range(1, world_size)], timedelta(seconds=_HEARING_SECONDS))
 
 
 def wait_for_call() -> str | None:
-    """Return the folder that the first process names, or None when there is nothing to train."""
+    """Return the folder that the first process names, or None when there is nothing to train.
+
+    Raises:
+        CheckFailed: The first process has failed before it came to that.
+    """
     store = _store()
     while not store.check([_KEY]):  # looked at now and then, so that Ctrl-C is heard
         time.sleep(_POLL_SECONDS)
     folder: bytes = store.get(_KEY)
     store.set(_heard_by(int(os.environ["RANK"])), "")
+    if folder.decode() == _FAILED:
+        raise CheckFailed("the first process has failed before training began; it says why")
     return folder.decode() or None
 
 
@@ -59,6 +68,7 @@ def _heard_by(rank: int) -> str:
     return f"{_KEY}/heard-by-{rank}"
 
 
+@functools.cache  # without torchrun the store lives in this process, for as long as it is held
 def _store() -> Store:
     """Return the key-value store that ``torchrun`` keeps for its processes; another one after each restart."""
     from torch.distributed.rendezvous import rendezvous

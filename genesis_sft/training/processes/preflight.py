@@ -259,5 +259,5 @@ def _appears(path: Path, text: str, timeout_seconds: float) -> bool:
 
 
 def _first_line(text: str) -> str:
-    """Return the first line, without the place in PyTorch's sources."""
-    return re.sub(r"^\[[^]]*\] ", "", text.partition("\n")[0])
+    """Return the first line, without the place in PyTorch's sources and its guesses."""
+    return re.sub(r"^\[[^]]*\] ", "", text.partition("\n")[0]).partition(". This is typically")[0]

@@ -7,6 +7,7 @@ follow from (recipe, seed, step).
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ from genesis_sft.training.saving.storage import (
     sync_folder,
     write_state,
 )
+
+_NAME = re.compile(r"step-[0-9]{6,}")
 
 
 class Checkpoints:
@@ -180,7 +183,7 @@ class Checkpoints:
             shutil.rmtree(self.folder, ignore_errors=True)
         for half in self.folder.glob(".step-*"):
             shutil.rmtree(half, ignore_errors=True)
-        for folder in sorted(self.folder.glob("step-*"), key=_number, reverse=True):
+        for folder in sorted(self._folders(), key=_number, reverse=True):
             if _number(folder) > logged_steps:
                 say(f"  checkpoint {folder.name} lies beyond the {logged_steps} steps in the metrics and is left aside")
             elif (state := self._read_intact(folder)) is not None:
@@ -227,14 +230,18 @@ class Checkpoints:
         measured = [state for state in saved if state.held_out_loss is not None]
         if self._section.use == "best" and measured:
             kept.add(min(measured, key=_loss).step)
-        for folder in self.folder.glob("step-*"):
+        for folder in self._folders():
             if _number(folder) <= step and _number(folder) not in kept:
                 shutil.rmtree(folder)
 
     def _saved(self) -> list[SavedState]:
         """Return the checkpoints that say what they are, in the order of their steps."""
-        states = (read_state(folder) for folder in self.folder.glob("step-*"))
+        states = (read_state(folder) for folder in self._folders())
         return sorted((state for state in states if state is not None), key=lambda state: state.step)
+
+    def _folders(self) -> list[Path]:
+        """Return the folders of checkpoints; what else lies there is somebody else's and is left alone."""
+        return [path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
 
     def _place(self, step: int, *, temporary: bool = False) -> Path:
         name = f"step-{step:06d}"
@@ -279,9 +286,8 @@ def _allow_one_process() -> None:
 
 
 def _number(folder: Path) -> int:
-    """Return the step that a folder is named after; -1 for one that is none of ours."""
-    digits = folder.name.removeprefix("step-")
-    return int(digits) if digits.isdecimal() else -1
+    """Return the step that a folder is named after."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def _loss(state: SavedState) -> float:

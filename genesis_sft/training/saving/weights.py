@@ -41,6 +41,7 @@ def write_weights(trainable: Trainable, path: Path, rows: VocabRows) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in sorted(written.items())}
     with disk_errors(f"could not write to {path}", hint=WHEN_FULL), replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # safetensors keeps files to their owner; a shared folder is read by others
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
 

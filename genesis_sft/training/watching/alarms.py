@@ -90,7 +90,7 @@ def _rows_frozen(course: Course) -> Alarm | None:
     for table, rows in course.facts.get("rows", {}).items():
         if name is None or name not in rows:
             continue
-        untrained = (rows[name]["cosine_to_mean"] or 1.0) > 0.99 or (rows[name]["norm_ratio"] or 0.0) < 0.01
+        untrained = _or_one(rows[name]["cosine_to_mean"]) > 0.99 or (rows[name]["norm_ratio"] or 0.0) < 0.01
         frozen = table in course.facts.get("frozen", ())
         step = (0 if untrained else None) if frozen else _stands_still(course, table, name)
         if step is not None:
@@ -101,6 +101,10 @@ def _rows_frozen(course: Course) -> Alarm | None:
                 "training.embeddings.train to true, or look for what keeps its gradient or its update from it",
             )
     return None
+
+
+def _or_one(value: float | None) -> float:
+    return 1.0 if value is None else value
 
 
 def _stands_still(course: Course, table: str, name: str) -> int | None:

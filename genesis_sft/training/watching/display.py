@@ -47,7 +47,6 @@ def training_display(
     done_tokens: int,
     *,
     earlier: Sequence[Mapping[str, Any]] = (),
-    shown: bool = True,
 ) -> Iterator[Display]:
     """Show training while the block runs.
 
@@ -56,12 +55,9 @@ def training_display(
         total_tokens: Its tokens.
         done_tokens: Those of steps that an earlier, interrupted run has done; they do not count towards the rate.
         earlier: The rows of these steps: the smoothed loss goes on from them.
-        shown: Whether anything is shown; one process of several does.
     """
     figures = Figures(num_steps, total_tokens, done_tokens, earlier)
-    if not shown:
-        yield _NoDisplay()
-    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         with _live_view(figures) as display:
             yield display
     else:
@@ -150,20 +146,6 @@ def wrapped(parts: Sequence[str], width: int, indent: str = "  ") -> list[str]:
         else:
             lines.append(indent + part)
     return lines
-
-
-class _NoDisplay:
-    def step(self, row: Mapping[str, Any]) -> None:
-        """Show nothing."""
-
-    def held_out(self, step: int, loss: float, sources: Mapping[str, float]) -> None:
-        """Show nothing."""
-
-    def sample(self, step: int, prompt: str, answer: str, ended: bool) -> None:
-        """Show nothing."""
-
-    def alarm(self, text: str) -> None:
-        """Show nothing."""
 
 
 class _Lines:

@@ -43,12 +43,16 @@ class _JsonLines:
         except OSError as error:
             raise _not_written(self._path, error) from None
 
+    def sync(self) -> None:
+        """See the lines onto the disk."""
+        os.fsync(self._handle.fileno())
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close the file, its lines on disk."""
-        os.fsync(self._handle.fileno())
+        self.sync()
         self._handle.close()
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from genesis_sft.training.flops import device_peak_flops, mfu, step_flops
@@ -139,6 +140,12 @@ class Monitor:
             self._logs.track(step, flat_numbers({"held_out": {"all": loss, **losses}}))
         return loss if math.isfinite(loss) else None
 
+    def sync(self) -> None:
+        """See onto the disk what was written: a checkpoint without its metrics is of no use."""
+        if self._logs is not None:
+            self._logs.metrics.sync()
+            self._logs.events.sync()
+
     def _held_out_is_due(self, step: int) -> bool:
         every, checkpoints = self._run.section.monitor.held_out_every_steps, self._run.section.checkpoints
         compared = checkpoints.use == "best" and step % checkpoints.every_steps == 0
@@ -149,7 +156,9 @@ class Monitor:
             return
         model = self._run.trainable.objective.model
         model.eval()
-        with stock_attention(model):
+        # decoding has shapes of its own, which would all be compiled
+        stance = torch.compiler.set_stance("force_eager") if self._run.recompilations else nullcontext()
+        with stock_attention(model), stance:
             samples = self._sampler(model)
         model.train()
         for sample in samples:

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,19 @@ def test_steps_that_were_all_skipped_are_not_counted_by_the_optimizer(tmp_path: 
         run.steps(1, 3)
     assert differences(saved.state(), fresh.state()) == []
     assert differences(resumed.state(), fresh.state()) == []
+
+
+def test_what_is_no_checkpoint_of_ours_is_left_alone(tmp_path: Path) -> None:
+    """A copy that somebody made, and a note: neither is removed, nor taken for a checkpoint."""
+    run, checkpoints = tuning(), checkpoints_in(tmp_path, CheckpointSection(asynchronous=False, keep=1))
+    run.save(checkpoints, 2)
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "step-000002", folder / "step-000009-copy")
+    (folder / "step-000008").write_text("mine")
+    for step in (4, 6):
+        run.save(checkpoints, step)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000006", "step-000008", "step-000009-copy"]
+    assert run.restore(checkpoints) == 6
 
 
 def test_settings_are_those_of_the_recipe(tmp_path: Path) -> None:
