@@ -81,6 +81,11 @@ def test_every_schedule_ends_at_the_floor_and_stays_within_its_bounds(schedule: 
     assert all(2e-6 * (1 - 1e-9) <= rate <= 2e-5 for rate in found)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
+def test_a_run_of_one_step_trains_at_the_peak(schedule: str) -> None:
+    assert rates(schedule, 1, warmup_steps=0) == pytest.approx([2e-5])
+
+
 def test_matrices_decay_and_vectors_do_not() -> None:
     module = objective()
     embedding, matrices, vectors = build_optimizer(module, SECTION).param_groups

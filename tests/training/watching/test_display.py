@@ -111,15 +111,6 @@ def test_a_log_has_a_line_now_and_then(clock: Clock, capsys: pytest.CaptureFixtu
     ]
 
 
-def test_only_one_process_shows_anything(capsys: pytest.CaptureFixture[str]) -> None:
-    with training_display(1, 5000, 0) as display:
-        display.step(ROW)
-        display.held_out(1, 1.0, {})
-        display.sample(1, "a", "b", True)
-        display.alarm("none")
-    assert capsys.readouterr() == ("", "")
-
-
 LIVE = f"""
 import sys, time
 from genesis_sft.console import say
