@@ -76,10 +76,9 @@ def learning_rate_at(step: int, num_steps: int, section: TrainingSection) -> flo
     if section.schedule == "wsd":
         top = max(warmup, num_steps - 1 - max(1, round(section.decay_fraction * num_steps)))
     decay_steps = num_steps - 1 - top
-    if decay_steps > 0:
-        progress = min(1.0, max(0, step - top) / decay_steps)
-    else:  # the only step after the warmup is the last one; the only step of all is to train something
-        progress = 1.0 if warmup else 0.0
+    # the only step after a warmup is the last one; the only step of all is to train something
+    only = 1.0 if warmup else 0.0
+    progress = min(1.0, max(0, step - top) / decay_steps) if decay_steps > 0 else only
     shape = 0.5 * (1.0 + math.cos(math.pi * progress)) if section.schedule == "cosine" else 1.0 - progress
     return floor + (peak - floor) * shape
 

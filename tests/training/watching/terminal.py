@@ -15,9 +15,10 @@ def run_on_terminal(command: Sequence[str], columns: int, *, stdout_too: bool = 
     """Run a command with a terminal of 24 lines as stderr; return its stdout, and all that the terminal was sent."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
-    settings = {"TERM": "xterm-256color", "PYTHONUTF8": "1"} | env
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}  # of pytest's
+    settings = inherited | {"TERM": "xterm-256color", "PYTHONUTF8": "1"} | env
     stdout = theirs if stdout_too else subprocess.PIPE
-    process = subprocess.Popen(command, stdout=stdout, stderr=theirs, env=os.environ | settings, text=True)
+    process = subprocess.Popen(command, stdout=stdout, stderr=theirs, env=settings, text=True)
     os.close(theirs)
     sent = b""
     try:
