@@ -105,15 +105,19 @@ def _varlen_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    segment_starts: tuple[int, ...],
+    segment_starts: tuple[int, ...] | torch.Tensor,
+    longest_segment: int = 0,
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within each segment, all in one kernel of PyTorch; see `_segment_attention`."""
+    """Attend within each segment, all in one kernel of PyTorch; see `_segment_attention`.
+
+    Compiled layers are given the offsets as a tensor, (S + 1,) int32, with the length of the longest segment beside it.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
-    starts, longest = _on_device(segment_starts, query.device)
-    q, k, v = _laid_out(query, key, value)
+    starts, longest = _on_device(segment_starts, longest_segment, query.device)
+    q, k, v = (part[0].transpose(0, 1) for part in same_dtype(query, key, value))  # (T, heads, head_size)
     grouped = query.shape[1] != key.shape[1]
     # window (-1, 0): everything before, nothing after
     mixed = varlen_attn(
@@ -130,34 +134,43 @@ def _flash_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    segment_starts: tuple[int, ...],
+    segment_starts: tuple[int, ...] | torch.Tensor,
+    longest_segment: int = 0,
     scaling: float | None = None,
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within each segment, all in one kernel of the flash-attn package; see `_segment_attention`."""
+    """Attend within each segment, all in one kernel of the flash-attn package; see `_varlen_attention`."""
     from flash_attn import flash_attn_varlen_func
 
-    starts, longest = _on_device(segment_starts, query.device)
-    q, k, v = _laid_out(query, key, value)
+    starts, longest = _on_device(segment_starts, longest_segment, query.device)
+    q, k, v = (part[0].transpose(0, 1) for part in same_dtype(query, key, value))  # (T, heads, head_size)
     mixed = flash_attn_varlen_func(
         q, k, v, starts, starts, longest, longest, dropout_p=dropout, softmax_scale=scaling, causal=True
     )
     return mixed[None], None
 
 
-def _laid_out(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return queries, keys and values as (T, heads, head_size), in the data type of the values.
+def same_dtype(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return all three in the data type of the values.
 
     Under autocast, rotating queries and keys has made them float32 again; kernels that autocast does not know refuse
     that.
     """
-    return tuple(part[0].transpose(0, 1).to(parts[-1].dtype) for part in parts)
+    return query.to(value.dtype), key.to(value.dtype), value
+
+
+def _on_device(
+    segment_starts: tuple[int, ...] | torch.Tensor, longest_segment: int, device: torch.device
+) -> tuple[torch.Tensor, int]:
+    """Return the offsets as kernels want them, and the length of the longest segment."""
+    if isinstance(segment_starts, torch.Tensor):
+        return segment_starts, longest_segment
+    return _as_tensor(segment_starts, device)
 
 
 @functools.lru_cache(maxsize=4)  # the same for all layers
-def _on_device(segment_starts: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, int]:
-    """Return the offsets as kernels want them, and the length of the longest segment."""
+def _as_tensor(segment_starts: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, int]:
     longest = max(stop - start for start, stop in itertools.pairwise(segment_starts))
     return torch.tensor(segment_starts, dtype=torch.int32, device=device), longest
 

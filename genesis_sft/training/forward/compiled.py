@@ -2,14 +2,13 @@
 
 All layers share one graph, in which the number of tokens is a symbol. What would make a new graph for nearly every
 batch is the list of where conversations start: its length and its numbers are constants to the compiler. So it enters
-as a tensor, and the kernels of :mod:`genesis_sft.training.forward.attention` get a form that reads it there.
+as a tensor, which the kernels of ``attention.py`` read; the reference kernel is hidden in an operator.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from genesis_sft.errors import InputError, ModelError
-from genesis_sft.training.forward.attention import FLASH_ATTENTION, KERNELS, SEGMENT_ATTENTION, VARLEN_ATTENTION
+from genesis_sft.training.forward.attention import KERNELS, SEGMENT_ATTENTION, same_dtype
 from genesis_sft.training.processes.parallel import decoder_layers
 
 _SUFFIX = "_compiled"
@@ -103,8 +102,9 @@ def _require_compiler(device: torch.device) -> None:
 def _read_starts_from_tensor(model: PreTrainedModel) -> None:
     """Give the model the form of its kernel that reads where conversations start from a tensor, and that tensor."""
     name = model.config._attn_implementation
-    KERNELS[name + _SUFFIX] = _COMPILED[name]
-    AttentionInterface.register(name + _SUFFIX, _COMPILED[name])
+    kernel = _segments if name == SEGMENT_ATTENTION else KERNELS[name]  # the others read a tensor as they are
+    KERNELS[name + _SUFFIX] = kernel
+    AttentionInterface.register(name + _SUFFIX, kernel)
     AttentionMaskInterface.register(name + _SUFFIX, lambda *_, **__: None)
     model.set_attn_implementation(name + _SUFFIX)
     # the reference kernel loops over conversations: it wants the numbers where Python is
@@ -141,67 +141,8 @@ def _segments(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """See `genesis_sft.training.forward.attention`; here as everywhere below with (S + 1,) int32 ``segment_starts``."""
-    return _attend(query, key, value, segment_starts, scaling or query.shape[-1] ** -0.5), None
-
-
-def _varlen(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    segment_starts: torch.Tensor,
-    longest_segment: int,
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    from torch.nn.attention.varlen import varlen_attn
-
-    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # (T, heads, head_size)
-    grouped = query.shape[1] != key.shape[1]
-    mixed: Any = varlen_attn(
-        q,
-        k,
-        v,
-        segment_starts,
-        segment_starts,
-        longest_segment,
-        longest_segment,
-        scale=scaling,
-        window_size=(-1, 0),
-        enable_gqa=grouped,
-    )
-    return mixed[None], None
-
-
-def _flash(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    segment_starts: torch.Tensor,
-    longest_segment: int,
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    from flash_attn import flash_attn_varlen_func
-
-    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # (T, heads, head_size)
-    mixed = flash_attn_varlen_func(
-        q,
-        k,
-        v,
-        segment_starts,
-        segment_starts,
-        longest_segment,
-        longest_segment,
-        softmax_scale=scaling,
-        causal=True,
-    )
-    return mixed[None], None
+    q, k, v = same_dtype(query, key, value)
+    return _attend(q, k, v, segment_starts, scaling or query.shape[-1] ** -0.5), None
 
 
 @torch.library.custom_op("genesis_sft::segment_attention", mutates_args=())
@@ -255,9 +196,3 @@ def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
 
 
 _attend.register_autograd(_backward, setup_context=_keep_inputs)
-
-_COMPILED: dict[str, Callable[..., tuple[torch.Tensor, None]]] = {
-    SEGMENT_ATTENTION: _segments,
-    VARLEN_ATTENTION: _varlen,
-    FLASH_ATTENTION: _flash,
-}

@@ -51,6 +51,22 @@ def compiler_or_skip(model: LlamaForCausalLM):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.slow
+def test_under_autocast_queries_and_keys_that_were_rotated_in_float32_are_taken() -> None:
+    """The default precision: transformers hands kernels float32 queries and keys beside bfloat16 values."""
+    section = SECTION.model_copy(update={"precision": "bfloat16"})
+    model = segments_model()
+    compiler_or_skip(model)
+    with join_ranks(section) as ranks:
+        compiled = Trainable(Objective(model).train(), ranks, section)
+        plain = Trainable(Objective(segments_model()).train(), ranks, section)
+        for batch in batches():
+            (found, losses, _), (expected, others, _) = (trainable(batch, 0.1) for trainable in (compiled, plain))
+            found.backward()
+            torch.testing.assert_close(losses, others, rtol=1e-2, atol=1e-2)
+            assert found.item() == pytest.approx(expected.item(), rel=1e-2)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["auto", "fsdp"])
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
 def test_gradients_are_those_of_the_plain_layers_and_one_graph_serves_all_batches(
