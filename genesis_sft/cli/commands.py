@@ -1,6 +1,6 @@
 """The command line. Results go to stdout, progress and logs to stderr; heavy modules are imported by the commands.
 
-Exit status: 0 done, 1 the answer is no, 2 bad input, 130 interrupted.
+Exit status: 0 done, 1 the answer is no, 2 bad input, 75 stopped on request and saved, 130 interrupted.
 """
 
 from __future__ import annotations
