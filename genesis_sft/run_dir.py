@@ -151,7 +151,7 @@ class RunDir:
         )
         self._set_aside(folder)
         partial.rename(folder)
-        _fsync_folder(folder.parent)
+        sync_folder(folder.parent)
         return folder
 
     @contextmanager
@@ -319,7 +319,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _fsync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """See the names in a folder onto the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

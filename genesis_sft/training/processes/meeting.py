@@ -24,28 +24,33 @@ _POLL_SECONDS = 0.5
 _HEARING_SECONDS = 60
 
 
+def under_torchrun() -> bool:
+    """Whether several processes were started together, as ``torchrun`` does."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def is_follower() -> bool:
     """Whether this process was started as one of several and is not the first."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
+    return under_torchrun() and int(os.environ.get("RANK", "0")) > 0
 
 
 def call_followers(folder: str) -> None:
     """Tell the others, if there are any, that training begins in a folder of the run folder."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if under_torchrun():
         _store().set(_KEY, folder)
 
 
 def dismiss_followers(*, failed: bool) -> None:
     """Tell the others, if there are any and they were not called, that there is nothing to train, or why not."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
+    if not under_torchrun():
         return
+    followers = range(1, int(os.environ["WORLD_SIZE"]))
     with suppress(RuntimeError):  # some may have gone already; what ended this process is what is to be heard of
         store = _store()
         if not store.check([_KEY]):
             store.set(_KEY, _FAILED if failed else _NOTHING)
             # the store ends with this process: not before the others have heard
-            store.wait([_heard_by(rank) for rank in range(1, world_size)], timedelta(seconds=_HEARING_SECONDS))
+            store.wait([_heard_by(rank) for rank in followers], timedelta(seconds=_HEARING_SECONDS))
 
 
 def wait_for_call() -> str | None:

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from genesis_sft.batches.collate import Batch, collate
 from genesis_sft.errors import CheckFailed, InputError
+from genesis_sft.training.processes.meeting import under_torchrun
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -80,11 +81,6 @@ class Ranks:
         """Wait for the others."""
         if self.world_size > 1:
             self.sum([0.0])
-
-
-def under_torchrun() -> bool:
-    """Whether several processes were started together, as ``torchrun`` does."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from genesis_sft.console import say
 from genesis_sft.errors import InputError, RunDirError
 from genesis_sft.recipe.training import CheckpointSection
+from genesis_sft.run_dir import sync_folder
 from genesis_sft.training.processes.parallel import Ranks, Trainable
 from genesis_sft.training.saving.storage import (
     WHEN_FULL,
@@ -42,7 +43,6 @@ from genesis_sft.training.saving.storage import (
     disk_errors,
     is_intact,
     read_state,
-    sync_folder,
     write_state,
 )
 

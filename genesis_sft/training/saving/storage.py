@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from genesis_sft.checkpoint.tensors.dcp_metadata import ALLOWED
 from genesis_sft.checkpoint.tensors.safe_pickle import read_pickle
 from genesis_sft.errors import GenesisError, RunDirError
-from genesis_sft.run_dir import hash_file, write_json
+from genesis_sft.run_dir import hash_file, sync_folder, write_json
 
 WHEN_FULL = "Is the disk full? When there is room, the same command goes on from the last checkpoint."
 _METADATA, _STATE = ".metadata", "state.json"
@@ -147,12 +146,3 @@ def disk_errors(what: str, *, hint: str) -> Iterator[None]:
         if isinstance(cause, GenesisError | KeyboardInterrupt):
             raise cause from None
         raise RunDirError(f"{what}: {cause}", hint=hint) from None
-
-
-def sync_folder(folder: Path) -> None:
-    """See the names in a folder onto the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
