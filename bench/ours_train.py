@@ -31,6 +31,7 @@ from genesis_sft.mixture.table import TokenTable
 from genesis_sft.recipe import TrainingSection
 from genesis_sft.training.forward.attention import FLASH_ATTENTION, SEGMENT_ATTENTION, VARLEN_ATTENTION
 from genesis_sft.training.forward.compiled import compile_layers
+from genesis_sft.training.forward.keep_less import keep_less
 from genesis_sft.training.forward.objective import Objective
 from genesis_sft.training.forward.padding import pad_vocab
 from genesis_sft.training.forward.recompute import recompute_activations
@@ -52,6 +53,8 @@ def main() -> None:
     ranks = Ranks(0, 1, 1, device)
     section = training_section(specification)
     model = load(specification, section)
+    if not section.compile:
+        keep_less(model)
     recompute_activations(model, section.activation_checkpointing)
     recompilations = compile_layers(model) if section.compile else None
     trainable = Trainable(Objective(model, end_of_turn=specification.get("end_of_turn")).train(), ranks, section)

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from genesis_sft.recipe import TrainingSection
+from genesis_sft.training.forward.keep_less import is_rms_norm, is_swiglu
 from genesis_sft.training.forward.loss import CHUNK_TOKENS
 from genesis_sft.training.processes.parallel import Ranks, decoder_layers
 
@@ -203,16 +204,27 @@ def _activations(model: PreTrainedModel, section: TrainingSection) -> int:
     low = section.precision == "bfloat16" and section.parallel in ("fsdp", "hybrid")
     precision = "pure_bfloat16" if low else section.precision
     stream = hidden * (2 if precision == "pure_bfloat16" else 4)
-    # Two norms keep their input in float32, that times its scale, and, each time cast anew, what goes into 5 matrices
-    norms = {"float32": 24, "bfloat16": 26, "pure_bfloat16": 16}[precision] * hidden
-    # queries, keys, values, their mix and its copy in order; gate, its activation, up, their product
-    everything = norms + number * (3 * queries + 2 * keys + 4 * inner)
+    less_norm, less_gated = _keeps_less(model, section)
+    # Two norms keep their input and, each time cast anew, what goes into 5 matrices; others keep more, in float32
+    norms = {"float32": 16, "bfloat16": 18, "pure_bfloat16": 8}[precision] * hidden
+    norms += 0 if less_norm else 8 * hidden
+    # queries, keys, values, their mix and its copy in order; gate and up, others also activated gate and product
+    everything = norms + number * (3 * queries + 2 * keys + (2 if less_gated else 4) * inner)
     products = stream + number * (2 * queries + 2 * keys + 2 * hidden + 2 * inner)
     kept = {"none": everything, "selective": products, "full": stream}[section.activation_checkpointing]
     again = 0 if section.activation_checkpointing == "none" else everything
     in_work = again + number * (2 * inner + queries + 2 * hidden)
     ends = 3 * 4 * hidden  # last norm, and the hidden states that the head reads, with their gradient
     return int(tokens * (config.num_hidden_layers * kept + in_work + ends))
+
+
+def _keeps_less(model: PreTrainedModel, section: TrainingSection) -> tuple[bool, bool]:
+    """Tell whether norms and gated layers are among those of `keep_less`, or of a compiler that does alike."""
+    parts = [module for layer in decoder_layers(model) for module in layer.modules()]
+    return (
+        section.compile or any(is_rms_norm(module) for module in parts),
+        section.compile or any(is_swiglu(module) for module in parts),
+    )
 
 
 def _loss(model: PreTrainedModel, section: TrainingSection) -> int:

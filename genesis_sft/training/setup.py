@@ -25,6 +25,7 @@ from genesis_sft.tokens.chatml import IM_END
 from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
 from genesis_sft.training.forward.compiled import Recompilations, compile_layers
 from genesis_sft.training.forward.family import require_llama_family
+from genesis_sft.training.forward.keep_less import keep_less
 from genesis_sft.training.forward.kernel_choice import choose_kernel
 from genesis_sft.training.forward.objective import Objective
 from genesis_sft.training.forward.padding import VocabRows, pad_vocab
@@ -146,6 +147,8 @@ def prepare(
         say_first(ranks, line)
     examples = cut_examples(store.train, plan.examples_of_step(0).tolist(), _PROOF_TOKENS[ranks.device.type])
     expected = _prove_textbook(section, model, examples, ranks)
+    if not section.compile:  # a compiler sees for itself what need not be kept
+        keep_less(model)
     recompute_activations(model, section.activation_checkpointing)
     recompilations = compile_layers(model) if section.compile else None
     objective = Objective(model, end_of_turn=control_ids[IM_END], z_loss=section.z_loss)

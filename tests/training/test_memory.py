@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from genesis_sft.batches.collate import collate
 from genesis_sft.recipe import BatchSection, TrainingSection
 from genesis_sft.training.forward.attention import SEGMENT_ATTENTION, forward_hidden
+from genesis_sft.training.forward.keep_less import keep_less
 from genesis_sft.training.forward.padding import pad_vocab
 from genesis_sft.training.memory import (
     MemoryEstimate,
@@ -92,6 +93,15 @@ def test_a_layer_keeps_what_is_estimated(precision: str) -> None:
     assert estimated <= kept <= 1.01 * estimated  # beside: a number for each token and head, and token and norm
 
 
+def test_a_model_whose_layers_are_not_known_keeps_more() -> None:
+    known = estimate_memory(_wide(2), SECTION).activations
+    model = _wide(2)
+    for layer in model.model.layers:
+        layer.mlp.act_fn = torch.nn.GELU()
+    # activated gate and product, in both layers
+    assert estimate_memory(model, SECTION).activations - known == 2 * 2 * 4 * 320 * SECTION.micro_batch_tokens
+
+
 def _wide(num_layers: int) -> LlamaForCausalLM:
     shape = {"hidden_size": 128, "intermediate_size": 320, "num_attention_heads": 4, "num_key_value_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=64, num_hidden_layers=num_layers, **shape))
@@ -111,6 +121,7 @@ def bytes_kept(model: LlamaForCausalLM, precision: str) -> int:
             found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
+    keep_less(model)
     batch = collate([(np.arange(128) % 64, [(1, 9)])] * 2)
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
@@ -187,6 +198,7 @@ from genesis_sft.batches.collate import collate
 from genesis_sft.recipe import BatchSection, TrainingSection
 from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
 from genesis_sft.training.memory import estimate_memory, peak_memory
+from genesis_sft.training.forward.keep_less import keep_less
 from genesis_sft.training.forward.objective import Objective
 from genesis_sft.training.optimizer import build_optimizer
 from genesis_sft.training.processes.parallel import Ranks, Trainable
@@ -200,6 +212,7 @@ model.set_attn_implementation(SEGMENT_ATTENTION)
 section = TrainingSection(batch=BatchSection(sequences=4), micro_batch_tokens=1024, precision="float32",
     activation_checkpointing=sys.argv[1], device="cpu")
 estimate = estimate_memory(model, section)
+keep_less(model)
 recompute_activations(model, section.activation_checkpointing)
 ranks = Ranks(0, 1, 1, torch.device("cpu"))
 trainable = Trainable(Objective(model).train(), ranks, section)

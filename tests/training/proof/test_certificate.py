@@ -20,7 +20,9 @@ from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import BatchSection, TrainingSection
 from genesis_sft.training import step
 from genesis_sft.training.forward import attention
+from genesis_sft.training.forward import keep_less as keep_less_module
 from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
+from genesis_sft.training.forward.keep_less import keep_less
 from genesis_sft.training.forward.objective import Objective
 from genesis_sft.training.forward.padding import pad_vocab
 from genesis_sft.training.processes.parallel import Ranks, Trainable, join_ranks
@@ -71,6 +73,7 @@ def certificate_of(
 ) -> Certificate:
     low = torch.bfloat16 if precision == "bfloat16" else None
     expected = reference(model, conversations(), autocast_dtype=low, z_loss=z_loss)
+    keep_less(model)
     section = TrainingSection(batch=BatchSection(sequences=3), precision=precision, device="cpu", parallel=parallel)  # type: ignore[arg-type]
     trainable = Trainable(Objective(model, end_of_turn=END_OF_TURN, z_loss=z_loss).train(), ranks, section)
     return certify(trainable, expected, conversations(), ranks, end_of_turn=END_OF_TURN)
@@ -332,6 +335,19 @@ def test_a_gradient_that_does_not_belong_to_its_loss_is_named(monkeypatch: pytes
         return attention.KERNELS[SEGMENT_ATTENTION](module, query, key, value.detach(), mask, **said)
 
     monkeypatch.setitem(transformers.AttentionInterface._global_mapping, "genesis_segments", detached_values)
+    assert certificate_of(small()).mistakes == (mistakes.OTHER_GRADIENT,)
+
+
+@pytest.mark.parametrize("name", ["_RmsNormFunction", "_GatedDown"])
+def test_a_layer_of_ours_with_a_wrong_gradient_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = getattr(keep_less_module, name)
+    original = function.backward
+
+    def a_percent_off(ctx: Any, *outer: torch.Tensor) -> Any:
+        first, *others = original(ctx, *outer)
+        return first * 1.01, *others
+
+    monkeypatch.setattr(function, "backward", staticmethod(a_percent_off))
     assert certificate_of(small()).mistakes == (mistakes.OTHER_GRADIENT,)
 
 
