@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.errors import EXIT_TRY_AGAIN, CheckFailed, DataError, ModelError, Stopped
+from genesis_sft.errors import EXIT_TRY_AGAIN, CheckFailed, DataError, ModelError, RunDirError, Stopped
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import BatchSection, CheckpointSection, MonitorSection, TrainingSection
 from genesis_sft.training.loop import train
@@ -210,7 +210,7 @@ def test_a_checkpoint_that_contradicts_itself_is_left_aside(
     assert_same_run(train(SECTION, tiny_base, tiny_store, tmp_path, seed=5), straight)
 
 
-def test_a_checkpoint_without_its_metrics_is_left_aside(
+def test_a_run_whose_metrics_are_lost_does_not_start_anew_by_itself(
     straight: TrainingState,
     tiny_base: ModelDir,
     tiny_store: TokenStore,
@@ -218,7 +218,11 @@ def test_a_checkpoint_without_its_metrics_is_left_aside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stop_at_step_five(tiny_base, tiny_store, tmp_path, monkeypatch)
-    (tmp_path / "metrics.jsonl").unlink()
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.rename(tmp_path / "elsewhere")
+    with pytest.raises(RunDirError, match="found 0 whole lines"):
+        train(SECTION, tiny_base, tiny_store, tmp_path, seed=5)
+    (tmp_path / "elsewhere").rename(metrics)
     assert_same_run(train(SECTION, tiny_base, tiny_store, tmp_path, seed=5), straight)
 
 

@@ -85,9 +85,17 @@ class Checkpoints:
 
         Raises:
             InputError: A checkpoint is required and there is none.
-            RunDirError: An undamaged checkpoint cannot be read, or is of another model.
+            RunDirError: An undamaged checkpoint cannot be read, or is of another model; or metrics are lost.
         """
-        found = self._ranks.from_first(self._clear_and_find(resume, logged_steps) if self._ranks.is_first else None)
+        found, beyond = self._ranks.from_first(
+            self._clear_and_find(resume, logged_steps) if self._ranks.is_first else (None, None)
+        )
+        if found is None and beyond is not None:  # starting anew would overwrite what can still be saved
+            raise RunDirError(
+                f"expected metrics.jsonl to reach the checkpoints in {self.folder}; found {logged_steps} whole lines, "
+                f"and the earliest undamaged checkpoint is of step {beyond}",
+                hint="Put metrics.jsonl back as it was, or set training.resume to never to start anew.",
+            )
         if found is None and resume == "required":
             raise InputError(
                 f"expected a checkpoint to go on from in {self.folder} (training.resume is required); found none",
@@ -177,18 +185,25 @@ class Checkpoints:
         if self._ranks.is_first:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _clear_and_find(self, resume: str, logged_steps: int) -> SavedState | None:
-        """Remove what a kill left half written, or everything; return the newest checkpoint that is of use."""
+    def _clear_and_find(self, resume: str, logged_steps: int) -> tuple[SavedState | None, int | None]:
+        """Remove what a kill left half written, or everything.
+
+        Returns:
+            The newest checkpoint that is of use; and the step of the earliest one that would be, had it its metrics.
+        """
+        beyond: int | None = None
         if resume == "never":
             shutil.rmtree(self.folder, ignore_errors=True)
         for half in self.folder.glob(".step-*"):
             shutil.rmtree(half, ignore_errors=True)
         for folder in sorted(self._folders(), key=_number, reverse=True):
-            if _number(folder) > logged_steps:
-                say(f"  checkpoint {folder.name} lies beyond the {logged_steps} steps in the metrics and is left aside")
-            elif (state := self._read_intact(folder)) is not None:
-                return state
-        return None
+            if (state := self._read_intact(folder)) is None:
+                continue
+            if state.step <= logged_steps:
+                return state, beyond
+            say(f"  checkpoint {folder.name} lies beyond the {logged_steps} steps in the metrics and is left aside")
+            beyond = state.step
+        return None, beyond
 
     def _find_best(self) -> SavedState | None:
         measured = [state for state in self._saved() if state.held_out_loss is not None]

@@ -124,7 +124,7 @@ def test_settings_are_those_of_the_recipe(tmp_path: Path) -> None:
     assert after[0]["betas"] == (0.8, 0.9)
 
 
-@pytest.mark.parametrize(("logged_steps", "expected"), [(6, 6), (5, 4), (2, 2), (1, 0)])
+@pytest.mark.parametrize(("logged_steps", "expected"), [(6, 6), (5, 4), (2, 2)])
 def test_a_checkpoint_beyond_the_metrics_is_left_aside(
     tmp_path: Path, logged_steps: int, expected: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +133,22 @@ def test_a_checkpoint_beyond_the_metrics_is_left_aside(
     beyond = [line for line in capfd.readouterr().err.splitlines() if "lies beyond" in line]
     assert len(beyond) == 3 - expected // 2
     assert names(tmp_path) == ["step-000002", "step-000004", "step-000006"]
+
+
+@pytest.mark.parametrize("resume", ["auto", "required"])
+@pytest.mark.parametrize(("logged_steps", "damaged", "earliest"), [(1, None, 2), (0, "step-000002", 4)])
+def test_metrics_that_are_lost_are_said_before_the_run_is(
+    tmp_path: Path, resume: str, logged_steps: int, damaged: str | None, earliest: int
+) -> None:
+    saved_at(tmp_path, 2, 4)
+    if damaged:
+        cut(tmp_path / "checkpoints" / damaged, "state.json")
+    with pytest.raises(
+        RunDirError, match=f"{logged_steps} whole lines, and the earliest undamaged checkpoint is of step {earliest}"
+    ):
+        tuning().restore(checkpoints_in(tmp_path, MANY), resume=resume, logged_steps=logged_steps)
+    assert names(tmp_path) == ["step-000002", "step-000004"]
+    assert tuning().restore(checkpoints_in(tmp_path, MANY), resume="never", logged_steps=logged_steps) == 0
 
 
 def test_resume_required_refuses_to_start_anew(tmp_path: Path) -> None:
