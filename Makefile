@@ -1,7 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help install quickstart test test-all check format schema lock bench bench-train bench-gpu clean
+.PHONY: help install quickstart test test-fast test-all check format schema lock bench bench-train bench-gpu clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,17 +21,19 @@ quickstart: install  ## take a real base model to a chat model, with its before 
 	@$(BIN)/genesis-sft run recipes/quickstart.yaml
 
 test: install    ## run the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-fast: install  ## run the tests that take no more than a few seconds each
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-all: install  ## the suite, and the shipped recipe on the real model, killed in every stage (about 40 minutes)
 	$(BIN)/python -m pytest --real-model
 
-check: install   ## format, lint, types, import order, fast tests
+check: install   ## format, lint, types, import order
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 format: install  ## put the code into the project's format
 	$(BIN)/ruff format .

@@ -36,10 +36,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:  # a file's tests run in one worker, as do all that need the trained tiny Genesis
         needs_genesis = "tiny_genesis" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("genesis" if needs_genesis else str(item.path)))
+    # files that take long first, so that no worker is left alone with one of them at the end
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if not config.getoption("--real-model"):
         for item in items:
             if item.get_closest_marker("real_recipe"):

@@ -218,8 +218,9 @@ def test_a_padded_run_that_was_cut_ends_bit_equal(
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "train_step", stop_at_five)
+    at_once = PADDED.model_copy(update={"checkpoints": CheckpointSection(every_steps=3, asynchronous=False)})
     with pytest.raises(RuntimeError):
-        train(PADDED, tiny_base, tiny_store, tmp_path, seed=5)
+        train(at_once, tiny_base, tiny_store, tmp_path, seed=5)
     monkeypatch.setattr(loop, "train_step", original)
     assert (tmp_path / "checkpoints" / "step-000003").is_dir()
     resumed = train(PADDED, tiny_base, tiny_store, tmp_path, seed=5)

@@ -29,7 +29,7 @@ data:
     - {{name: sums, path: sums.jsonl}}
 training:
   batch: {{sequences: 4}}
-  epochs: 24
+  epochs: 10
   micro_batch_tokens: 120
   learning_rate: 1e-3
   min_learning_rate: 1e-4
@@ -39,7 +39,7 @@ training:
   timeout_seconds: {timeout_seconds}
   checkpoints: {{every_steps: 5}}
 """
-NUM_STEPS = 120
+NUM_STEPS = 50
 TIMEOUT_SECONDS = 20
 START_SECONDS = 240
 """Bound of a whole run, of which most is importing PyTorch four times on a busy machine."""
