@@ -10,6 +10,8 @@ from torch import nn
 CHUNK_TOKENS = 1024
 """Trained positions whose logits exist at one time: 1024 x 49,152 float32 are 201 MB."""
 
+_ROW_MULTIPLE = 64
+
 
 def head_loss(
     hidden: torch.Tensor,
@@ -64,7 +66,7 @@ class _HeadLoss(torch.autograd.Function):
             buffer = _Buffer(columns)
             for start in range(0, len(targets), CHUNK_TOKENS):
                 here = slice(start, start + CHUNK_TOKENS)
-                logits = buffer.logits(rows[here], bias)  # (n, rows of the head) float32
+                logits = buffer.logits(rows[here], bias)  # (n, at least the rows of the head) float32
                 logits[:, vocab_size:] = -torch.inf
                 wanted = logits.gather(1, targets[here, None])[:, 0]
                 largest = logits.amax(dim=1)
@@ -78,34 +80,44 @@ class _HeadLoss(torch.autograd.Function):
                         probabilities.mul_((1 + 2 * z_loss * log_z)[:, None])
                     at = torch.arange(len(wanted), device=targets.device)
                     probabilities[at, targets[here]] -= 1
-                    grads.add(here, probabilities.mul_(scale).to(dtype), rows[here], columns)
-        ctx.save_for_backward(*grads.tensors)
+                    grads.add(here, probabilities[:, : len(columns)].mul_(scale).to(dtype), rows[here], columns)
+        ctx.grads = grads.tensors
         ctx.mark_non_differentiable(nll)
         return total * scale, nll
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        # the factor is 1 but for a scaled or averaged loss: then a product each is little
-        saved = iter(ctx.saved_tensors)
-        grads = [next(saved) * outer[0] if wanted else None for wanted in ctx.needs_input_grad[:3]]
+        # handed over, not copied: that of the weight is as large as the head
+        saved, ctx.grads = ctx.grads, None
+        if saved is None:
+            raise RuntimeError("the gradient of this loss was asked for before, and is there only once")
+        grads = [None if grad is None else grad.mul_(outer[0]) for grad in saved]
         return (*grads, None, None, None, None)
 
 
 class _Buffer:
-    """Memory for one chunk of float32 logits, used again for the next."""
+    """Memory for one chunk of float32 logits, used again for the next.
+
+    Rows begin at multiples of 64 numbers: where a vocabulary has another size, their product takes half as long again.
+    """
 
     def __init__(self, weight: torch.Tensor) -> None:
-        self._weight, self._memory = weight, torch.empty(0, len(weight), device=weight.device)
+        self._weight, self._width = weight, -(-len(weight) // _ROW_MULTIPLE) * _ROW_MULTIPLE
+        self._memory = torch.empty(0, self._width, device=weight.device)
 
     def logits(self, hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Return (n, width) logits; what is in the columns beyond the rows of the head is of no meaning."""
         if len(self._memory) < len(hidden):
-            self._memory = torch.empty(len(hidden), len(self._weight), device=hidden.device)
-        logits = self._memory[: len(hidden)]
+            self._memory = torch.empty(len(hidden), self._width, device=hidden.device)
+        whole = self._memory[: len(hidden)]
+        logits = whole[:, : len(self._weight)]
         if hidden.dtype == torch.float32:
             torch.mm(hidden, self._weight.T, out=logits)
         else:
             logits.copy_(torch.mm(hidden, self._weight.T))
-        return logits if bias is None else logits.add_(bias.float())
+        if bias is not None:
+            logits.add_(bias.float())
+        return whole
 
 
 class _Gradients:
@@ -132,7 +144,7 @@ class _Gradients:
             self._bias += grad_logits.float().sum(dim=0)
 
     @property
-    def tensors(self) -> list[torch.Tensor]:
+    def tensors(self) -> list[torch.Tensor | None]:
         """Those that are wanted, in the data types of their inputs."""
         found = zip((self._hidden, self._weight, self._bias), self._inputs, strict=True)
-        return [grad.to(like.dtype) for grad, like in found if grad is not None and like is not None]
+        return [None if grad is None or like is None else grad.to(like.dtype) for grad, like in found]

@@ -21,7 +21,7 @@ def make(
 
 @pytest.mark.parametrize("chunk", [1, 4, 11, 1024])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("rows", [VOCAB, VOCAB + 9])
+@pytest.mark.parametrize("rows", [VOCAB, VOCAB + 9, 64, 65])
 def test_equal_to_cross_entropy(chunk: int, bias: bool, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_module, "CHUNK_TOKENS", chunk)
     hidden, head = make(rows, bias=bias)
@@ -35,6 +35,14 @@ def test_equal_to_cross_entropy(chunk: int, bias: bool, rows: int, monkeypatch: 
     found = torch.autograd.grad(2 * loss, [hidden, *head.parameters()])
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, 2 * other)
+
+
+def test_a_gradient_that_was_handed_over_is_not_there_again() -> None:
+    hidden, head = make()
+    loss, _ = head_loss(hidden, head, torch.arange(TOKENS), vocab_size=VOCAB)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="only once"):
+        loss.backward()
 
 
 def test_tokens_of_no_probability_cost_what_they_should() -> None:

@@ -239,9 +239,7 @@ def add(
     for number, (batch, scale) in enumerate(zip(micro_batches, scales, strict=True), 1):
         with trainable.exchanging(last=number == len(micro_batches)):
             loss, nll, _ = trainable(batch, scale)
-            loss.backward(retain_graph=times > 1)
-            for _ in range(times - 1):
-                loss.backward(retain_graph=True)
+            (times * loss).backward()
         losses.append(float(nll.sum()))
     return losses, [batch.num_trained for batch in micro_batches]
 
