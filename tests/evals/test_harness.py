@@ -17,7 +17,7 @@ from tests.evals.conftest import LAMBADA, PIQA
 
 @pytest.fixture
 def scorer(tiny_base):
-    return Scorer(tiny_base.load_model(), tiny_base.load_tokenizer(), batch_size=2)
+    return Scorer(tiny_base.load_model(), tiny_base.load_tokenizer(), pass_tokens=100)
 
 
 def log_likelihood(tiny_base, context, answer):
@@ -97,8 +97,8 @@ def test_limit_takes_the_first_documents(made_up_tasks, scorer, monkeypatch, cut
     assert first_two.items == whole.items[:2]
 
 
-def test_batch_size_does_not_change_a_score(made_up_tasks, tiny_base, scorer):
-    alone = Scorer(tiny_base.load_model(), tiny_base.load_tokenizer(), batch_size=1)
+def test_the_size_of_passes_does_not_change_a_score(made_up_tasks, tiny_base, scorer):
+    alone = Scorer(tiny_base.load_model(), tiny_base.load_tokenizer(), pass_tokens=1)
     for one, other in zip(
         run_task(TaskSection(task="piqa"), "package", scorer).samples,
         run_task(TaskSection(task="piqa"), "package", alone).samples,

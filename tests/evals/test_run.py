@@ -12,7 +12,7 @@ from genesis_sft.recipe import EvalsSection, TaskSection
 SECTION = EvalsSection(
     data="package",
     tasks=(TaskSection(task="piqa", limit=2), TaskSection(task="lambada_openai")),
-    batch_size=2,
+    pass_tokens=100,
     chat_prompts=2,
     max_new_tokens=4,
 )

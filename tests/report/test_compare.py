@@ -142,7 +142,7 @@ def test_other_evaluations_are_refused_by_name(other: EvalRecord, names: str) ->
 
 
 def test_settings_that_change_no_outcome_may_differ() -> None:
-    compare(BASE, replace(BASE, settings={"max_new_tokens": 256, "device": "cuda", "batch_size": 64}))
+    compare(BASE, replace(BASE, settings={"max_new_tokens": 256, "device": "cuda", "pass_tokens": 64}))
 
 
 def test_a_damaged_record_is_refused() -> None:

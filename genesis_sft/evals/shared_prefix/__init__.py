@@ -1,0 +1,1 @@
+"""Requests that begin alike share the computation of their beginning."""
