@@ -65,6 +65,7 @@ def test_ratios_are_to_the_fastest_of_the_others(train_script: ModuleType) -> No
     fast, slow, slowest = train_script.TRL
     runs = {
         train_script.OURS: run_of(2.0, tokens_per_second=30, peak=90),
+        train_script.OURS_LARGE: run_of(2.0, tokens_per_second=36, peak=110),
         fast: run_of(2.0, tokens_per_second=20, peak=100),
         slow: run_of(2.0, tokens_per_second=10, peak=60),
         slowest: run_of(2.0, tokens_per_second=5, peak=120),
@@ -74,7 +75,9 @@ def test_ratios_are_to_the_fastest_of_the_others(train_script: ModuleType) -> No
     assert train_script.compare_rates(runs) == {
         "trl_best": fast,
         "speed_over_trl_best": pytest.approx(1.5),
+        "speed_over_trl_best_at_1024": pytest.approx(1.8),
         "memory_over_trl_best": pytest.approx(0.9),
+        "memory_over_trl_best_at_1024": pytest.approx(1.1),
         "memory_over_trl_least": pytest.approx(1.5),
         "speed_over_trl_fixed": pytest.approx(16.0),
     }

@@ -82,11 +82,14 @@ class Scorer(HFLM):  # type: ignore[misc]  # the harness has no types
             found = score_requests(self.model, asked, passes, advance=bar.advance)
         self.num_tokens += total
         for (text, _, _), one in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood", text, (one.log_likelihood, one.is_greedy))
+            if text is not None:  # a window of a rolling log-likelihood has none
+                self.cache_hook.add_partial("loglikelihood", text, (one.log_likelihood, one.is_greedy))
         return [(one.log_likelihood, one.is_greedy) for one in found]
 
     def _request(self, context: Sequence[int], answer: Sequence[int]) -> Request:
         """Cut what is too long on the left, as the harness does; the last token is only predicted."""
+        if not context:
+            raise InputError("expected a context of at least one token, found one that is nothing but white space")
         if not 0 < len(answer) <= self.max_length:
             raise InputError(
                 f"expected continuations of 1 to {self.max_length} tokens, the model's context; found {len(answer)}"

@@ -197,9 +197,11 @@ def _activations(model: PreTrainedModel, section: TrainingSection) -> int:
     """What layers keep for the backward pass, and what the one in work needs for its gradients."""
     config, number = model.config, _BYTES[section.precision]
     tokens = max(section.micro_batch_tokens, section.pad_to or 0)
-    hidden, inner = config.hidden_size, config.intermediate_size
-    head_size = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
-    queries, keys = config.num_attention_heads * head_size, config.num_key_value_heads * head_size
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    # what some families do not say: GPT-2 and its like
+    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    head_size = getattr(config, "head_dim", None) or hidden // heads
+    queries, keys = heads * head_size, (getattr(config, "num_key_value_heads", None) or heads) * head_size
     # The residual stream is in the data type of the embedding, which FSDP casts too; norms are in float32
     low = section.precision == "bfloat16" and section.parallel in ("fsdp", "hybrid")
     precision = "pure_bfloat16" if low else section.precision

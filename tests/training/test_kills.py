@@ -130,7 +130,11 @@ def assert_equal_ends(one: Path, other: Path, count: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
-def test_killed_at_random_moments_it_ends_bit_equal(tiny_run: Path, tmp_path: Path, count: int) -> None:
+def test_killed_at_random_moments_it_ends_bit_equal(
+    tiny_run: Path, tmp_path: Path, count: int, request: pytest.FixtureRequest
+) -> None:
+    whole = count == 1 or request.config.getoption("--real-model")
+    num_kills = NUM_KILLS if whole else NUM_KILLS // 2  # minutes: the other half in `make test-all`
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     for folder in (straight, killed):
         folder.mkdir()
@@ -138,7 +142,7 @@ def test_killed_at_random_moments_it_ends_bit_equal(tiny_run: Path, tmp_path: Pa
     seed = random.randrange(10**6)
     print(f"seed of the kills: {seed}")  # shown if the test fails
     draw, kills = random.Random(seed), 0
-    while kills < NUM_KILLS and not (killed / "training.json").exists():
+    while kills < num_kills and not (killed / "training.json").exists():
         done = len(read_metrics(killed / "metrics.jsonl"))
         processes = Processes(tiny_run, killed, count)
         # somewhere in the start, or after about one more step: 20 kills have to fit into the run
@@ -153,7 +157,7 @@ def test_killed_at_random_moments_it_ends_bit_equal(tiny_run: Path, tmp_path: Pa
         processes.kill(draw.choice([[0], list(range(count)), [count - 1]]))
         processes.wait(90)
         kills += 1
-    assert kills >= NUM_KILLS, "the run ended before it had been killed often enough"
+    assert kills >= num_kills, "the run ended before it had been killed often enough"
     run_to_the_end(tiny_run, killed, count)
     assert_equal_ends(killed, straight, count)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from genesis_sft.batches.collate import collate
 from genesis_sft.recipe import BatchSection, TrainingSection
@@ -100,6 +100,11 @@ def test_a_model_whose_layers_are_not_known_keeps_more() -> None:
         layer.mlp.act_fn = torch.nn.GELU()
     # activated gate and product, in both layers
     assert estimate_memory(model, SECTION).activations - known == 2 * 2 * 4 * 320 * SECTION.micro_batch_tokens
+
+
+def test_a_family_that_does_not_say_all_sizes_is_estimated() -> None:
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4))
+    assert estimate_memory(model, SECTION).activations > 0
 
 
 def _wide(num_layers: int) -> LlamaForCausalLM:

@@ -14,7 +14,7 @@ both sides share is read twice; unless it is long: then it is read by itself fir
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ class Pass:
         rows: Indices of the requests that have tokens in here.
         places: For each of ``rows``, where its tokens are, from depth ``len(header)`` on.
         is_header: Whether the tokens are kept as (a further part of) a header for the passes that follow.
+        is_last: Whether no later pass has this one's header: it need not be kept any longer.
     """
 
     header: Row
@@ -47,6 +48,7 @@ class Pass:
     rows: tuple[int, ...]
     places: tuple[NDArray[np.int64], ...]
     is_header: bool = False
+    is_last: bool = True
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -56,7 +58,7 @@ def cut_into_passes(rows: Sequence[Row], max_tokens: int) -> list[Pass]:
     """Return the passes that read all rows; every position of a row is in exactly one of them.
 
     A pass with a header comes after those that read it. Headers are nested: only beginnings of the latest one are still
-    needed.
+    needed, and not all of them.
 
     Args:
         rows: At least one token each; equal ones share everything.
@@ -68,7 +70,7 @@ def cut_into_passes(rows: Sequence[Row], max_tokens: int) -> list[Pass]:
     """
     order = sorted(range(len(rows)), key=lambda index: rows[index])
     passes = _Forest([rows[index] for index in order], order, max_tokens).passes(0, len(rows), 0)
-    return [one for one in passes if len(one)]  # all of a row may be in headers
+    return _with_last_uses([one for one in passes if len(one)])  # all of a row may be in headers
 
 
 def num_tokens(rows: Sequence[Row]) -> int:
@@ -91,16 +93,19 @@ class _Forest:
 
     def passes(self, start: int, stop: int, header: int) -> Iterator[Pass]:
         """Yield the passes of rows ``[start, stop)``, which share a header of so many tokens, read before."""
-        while start < stop:
+        waiting = [(start, stop, header)]
+        while waiting:
+            start, stop, header = waiting.pop()
+            if start == stop:
+                continue
             family = self._large_family(start, stop, header)
+            end, shared = family or (self._fill(start, stop, header), header)
+            waiting.append((end, stop, header))
             if family is None:
-                end = self._fill(start, stop, header)
                 yield self._pass(start, end, header)
             else:
-                end, shared = family
                 yield from self._header_passes(start, end, header, shared)
-                yield from self.passes(start, end, shared)
-            start = end
+                waiting.append((start, end, shared))
 
     def _large_family(self, start: int, stop: int, header: int) -> tuple[int, int] | None:
         """Find rows from ``start`` on that share much and are too many for a pass: where they end, what they share."""
@@ -152,6 +157,21 @@ class _Forest:
             tuple(self._names[start:stop]),
             tuple(places),
         )
+
+
+def _with_last_uses(passes: Sequence[Pass]) -> list[Pass]:
+    """Return the passes, each of them knowing whether it is the last with its header."""
+    last_use: dict[int, int] = {}  # of the header that a pass completes, by the number of that pass
+    open_: list[tuple[int, int]] = []  # length of a header, and the pass that completes it
+    for number, one in enumerate(passes):
+        while open_ and open_[-1][0] > len(one.header):
+            open_.pop()
+        if one.header:
+            last_use[open_[-1][1]] = number
+        if one.is_header:
+            open_.append((len(one.header) + len(one), number))
+    lasts = set(last_use.values())
+    return [replace(one, is_last=number in lasts) for number, one in enumerate(passes)]
 
 
 def _in_common(rows: Sequence[Row]) -> NDArray[np.int64]:

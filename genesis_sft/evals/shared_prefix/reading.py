@@ -23,6 +23,8 @@ FOREST_ATTENTION = "genesis_forest"
 _BLOCK_TOKENS = 256
 """Siblings share a block up to so many tokens: what they mask of each other costs less than copies of the path."""
 
+_TRUNK_TOKENS = 1024
+
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 """(1, kv_heads, tokens, head_size) each."""
 
@@ -47,11 +49,15 @@ class Block:
 
 @dataclass
 class _Work:
-    """What the kernel is told of the pass: blocks, and keys and values of the header for each layer."""
+    """What the kernel is told of the pass: blocks, and keys and values of the header for each of its calls.
+
+    Calls are counted, as layers may be run more than once in a pass, or ask for attention twice.
+    """
 
     blocks: list[Block]
-    header: dict[int, KeysAndValues]
-    kept: dict[int, KeysAndValues] | None = None
+    header: list[KeysAndValues]
+    kept: list[KeysAndValues] | None
+    num_calls: int = 0
 
 
 @dataclass
@@ -63,18 +69,20 @@ class Reader:
     """
 
     model: PreTrainedModel
-    _headers: list[tuple[int, dict[int, KeysAndValues]]] = field(default_factory=list)
+    _headers: list[tuple[int, list[KeysAndValues]]] = field(default_factory=list)
 
     @torch.inference_mode()
     def read(self, one: Pass) -> torch.Tensor:
         """Return the hidden states before the output head, (N, hidden_size)."""
         while self._headers and self._headers[-1][0] > len(one.header):
             self._headers.pop()
-        known = self._headers[-1] if self._headers and one.header else (0, {})
+        known: tuple[int, list[KeysAndValues]] = self._headers[-1] if self._headers and one.header else (0, [])
         assert known[0] == len(one.header), "a pass came before its header"
+        if one.header and one.is_last:
+            self._headers.pop()
         device, dtype = self.model.device, self.model.dtype
         blocks = [_to_block(*cut, one, device, dtype) for cut in cut_into_blocks(one)]
-        work = _Work(blocks, known[1], {} if one.is_header else None)
+        work = _Work(blocks, known[1], [] if one.is_header else None)
         before = self.model.config._attn_implementation
         self.model.set_attn_implementation(FOREST_ATTENTION)
         try:
@@ -96,6 +104,7 @@ def cut_into_blocks(one: Pass) -> Iterator[tuple[int, int, list[int]]]:
     """Yield the blocks of a pass: first token, the one after the last, and the indices on the path to them.
 
     A subtree that is larger than a block is cut into its trunk, up to where it first branches, and what hangs on that.
+    A trunk behind something else is cut too, as its mask grows with the square of its length.
     """
     waiting: list[tuple[int, int, list[int]]] = [(0, len(one), [])]  # siblings in one piece, and the path to them
     while waiting:
@@ -108,7 +117,8 @@ def cut_into_blocks(one: Pass) -> Iterator[tuple[int, int, list[int]]]:
         else:  # the next one is too large
             end = int(one.ends[start])
             trunk = start + 1
-            while trunk < end and int(one.ends[trunk]) == end:
+            longest = _TRUNK_TOKENS if path or one.header else len(one)
+            while trunk < min(end, start + longest) and int(one.ends[trunk]) == end:
                 trunk += 1
             yield start, trunk, path
             if trunk < end:
@@ -157,9 +167,9 @@ def _forest_attention(
     Returns:
         (1, N, heads, head_size), and no attention weights.
     """
-    layer: Any = module.layer_idx
-    header = forest.header.get(layer)
-    mixed = torch.empty_like(query)
+    header = forest.header[forest.num_calls] if forest.header else None
+    forest.num_calls += 1
+    mixed = query.new_empty(*query.shape[:-1], value.shape[-1])
     for block in forest.blocks:
         here = slice(block.start, block.stop)
         keys, values = (
@@ -176,7 +186,7 @@ def _forest_attention(
             enable_gqa=query.shape[1] != key.shape[1],
         )
     if forest.kept is not None:
-        forest.kept[layer] = _appended(header, key, value)
+        forest.kept.append(_appended(header, key, value))
     return mixed.transpose(1, 2), None
 
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 CHUNK_TOKENS = 1024
 """Trained positions whose logits exist at one time: 1024 x 49,152 float32 are 201 MB."""
@@ -86,6 +87,7 @@ class _HeadLoss(torch.autograd.Function):
         return total * scale, nll
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         # handed over, not copied: that of the weight is as large as the head
         saved, ctx.grads = ctx.grads, None

@@ -78,6 +78,8 @@ MODELS = {
     "mistral": ("Mistral", {"sliding_window": None}),
     "olmo2": ("Olmo2", {}),
     "phi3": ("Phi3", {}),
+    "attention asked for twice in a layer": ("DiffLlama", {}),
+    "positions that are learned": ("OPT", {"word_embed_proj_dim": 32, "ffn_dim": 48}),
 }
 
 
@@ -116,6 +118,41 @@ def test_a_greedy_answer_is_known_as_one() -> None:
     right = Request(tuple(read[:-1]), tuple(read[3:]))
     wrong = Request((*read[:5], 1, *read[6:-1]), (*read[3:5], 1, *read[6:]))
     assert [one.is_greedy for one in scored(model, [right, wrong], 100)] == [True, False]
+
+
+@pytest.mark.parametrize("max_tokens", [100, 1000])
+def test_a_long_request_behind_what_it_shares(max_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mask is not as large as the square of its length."""
+    monkeypatch.setattr(reading, "_BLOCK_TOKENS", 16)
+    monkeypatch.setattr(reading, "_TRUNK_TOKENS", 50)
+    model, draw = small(), np.random.default_rng(2)
+    shared = draw.integers(1, VOCAB_SIZE, 70).tolist()
+    asked = [Request((*shared, *draw.integers(1, VOCAB_SIZE, 300).tolist()), (5, 6)) for _ in range(3)]
+    passes = cut_into_passes([one.read for one in asked], max_tokens)
+    assert passes[0].is_header == (max_tokens == 100)
+    blocks = [cut for one in passes for cut in reading.cut_into_blocks(one) if cut[2] or one.header]
+    assert blocks
+    assert max(stop - start for start, stop, _ in blocks) <= 50
+    for score, request in zip(score_requests(model, asked, passes), asked, strict=True):
+        assert score.log_likelihood == pytest.approx(plainly(model, request)[0], abs=1e-4)
+
+
+def test_requests_that_grow_turn_by_turn_keep_one_header_and_need_no_recursion() -> None:
+    rows = [tuple(range(100 * turn)) for turn in range(1, 40)]
+    passes = cut_into_passes(rows, 300)
+    kept, most, length = [0], 0, 0
+    for one in passes:  # as a reader does
+        while kept[-1] > len(one.header):
+            kept.pop()
+        if one.header and one.is_last:
+            kept.pop()
+        if one.is_header:
+            length = len(one.header) + len(one)
+            kept.append(length)
+        most = max(most, sum(kept) / max(1, length))
+    assert most <= 2
+    many = [tuple(range(64 * turn)) for turn in range(1, 1300)]
+    assert sum(map(len, cut_into_passes(many, 2048))) == 64 * 1299
 
 
 def test_the_model_keeps_its_attention() -> None:
@@ -160,6 +197,26 @@ def test_the_harness_gets_what_its_own_class_gives(tokenizer: Any, max_length: i
         rolling = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in ("a b c " * 40, "Nobody knows!")]
         totals = [lm.loglikelihood_rolling(rolling, disable_tqdm=True) for lm in (theirs, ours)]
         assert totals[1] == pytest.approx(totals[0], abs=1e-3)
+
+
+def test_the_harness_s_cache_of_requests(tokenizer: Any, tmp_path: Any) -> None:
+    from lm_eval.api.model import CachingLM
+
+    texts = ("a b c " * 200, "Nobody knows!")
+    rolling = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in texts]
+    asked = [Instance("loglikelihood", {}, ("a b", " c d"), 0), Instance("loglikelihood", {}, ("", " c d"), 1)]
+    plain = Scorer(small(vocab_size=len(tokenizer)), tokenizer)
+    cached = CachingLM(plain, str(tmp_path / "cache.db"))
+    expected = [plain.loglikelihood_rolling(rolling), plain.loglikelihood(asked)]
+    for _ in range(2):  # the second time from the cache
+        assert [cached.loglikelihood_rolling(rolling), cached.loglikelihood(asked)] == expected
+    cached.dbdict.close()
+
+
+def test_a_context_of_white_space_only_is_refused(tokenizer: Any) -> None:
+    ours = Scorer(small(vocab_size=len(tokenizer)), tokenizer)
+    with pytest.raises(InputError, match="nothing but white space"):
+        ours.loglikelihood([Instance("loglikelihood", {}, (" ", "x"), 0)])
 
 
 def test_a_continuation_longer_than_the_context_is_refused(tokenizer: Any) -> None:

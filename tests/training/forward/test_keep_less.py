@@ -124,7 +124,7 @@ class Normed(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.weight, self.eps, self.kind = nn.Parameter(torch.ones(32)), 1e-6, kind
+        self.weight, self.eps, self.kind = nn.Parameter(torch.ones(32)), 1e-5, kind
 
     def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
         if self.kind == "wants a gate":
@@ -133,7 +133,14 @@ class Normed(nn.Module):
         if self.kind == "mean":
             x = x - x.mean(-1, keepdim=True)
         scale = x.square().sum(-1, keepdim=True) if self.kind == "sum" else x.square().mean(-1, keepdim=True)
+        if self.kind == "outside":
+            return self.weight * x / (scale.sqrt() + self.eps)
         return self.weight * x * (scale + self.eps).rsqrt()
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    nn.init.zeros_(getattr(module, "down_proj", module).weight)  # type: ignore[arg-type]
+    return module
 
 
 def test_the_look_alike_that_computes_it_is_taken() -> None:
@@ -146,6 +153,11 @@ OTHERS = {
     "one plus weight": lambda: GemmaRMSNorm(32),
     "mean taken away": lambda: Normed("mean"),
     "sum in place of mean": lambda: Normed("sum"),
+    "layer norm in bfloat16, wide": lambda: nn.LayerNorm(4096, bias=False).bfloat16(),
+    "weight of zero, which fits any formula": lambda: zeroed(LlamaRMSNorm(32)),
+    "gelu, down-projection of zero": lambda: zeroed(gated(hidden_act="gelu")),
+    "epsilon outside the root": lambda: Normed("outside"),
+    "float64": lambda: norm().double(),
     "gelu": lambda: gated(hidden_act="gelu"),
     "bias after": lambda: gated(mlp_bias=True),
     "linear": lambda: nn.Linear(32, 32),

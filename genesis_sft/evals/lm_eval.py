@@ -1,0 +1,63 @@
+"""lm-evaluation-harness's own command line, with this program's backend among its models.
+
+    python -m genesis_sft.evals.lm_eval --model genesis-sft --model_args pretrained=runs/quickstart/export/model \
+        --tasks piqa --log_samples --output_path out
+
+From Python, importing this module is enough: the harness then knows ``model="genesis-sft"``.
+"""
+
+from __future__ import annotations
+
+import lm_eval.models  # noqa: F401 - before ours, or the harness takes ours for all there are
+import torch
+from lm_eval.__main__ import cli_evaluate
+from lm_eval.api.registry import register_model
+
+from genesis_sft.checkpoint.model_dir import ModelDir
+from genesis_sft.errors import InputError
+from genesis_sft.evals.scorer import Scorer
+
+_DTYPES = ("float32", "bfloat16")
+
+
+@register_model("genesis-sft")
+class Backend(Scorer):
+    """A model folder, scored with common beginnings computed once.
+
+    Args:
+        pretrained: The folder; nothing is fetched, and no code of it is run.
+        dtype: ``"float32"`` or ``"bfloat16"``.
+        device: CUDA where there is one when absent.
+        pass_tokens: Tokens of one forward pass.
+        batch_size, max_batch_size: What the harness passes on; requests are not padded into batches here.
+
+    Raises:
+        InputError: An argument is not one of these.
+        ModelError: The folder holds no model that can be loaded.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        dtype: str = "float32",
+        device: str | None = None,
+        pass_tokens: int = 2048,
+        batch_size: object = None,
+        max_batch_size: object = None,
+        **others: object,
+    ) -> None:
+        if others:
+            raise InputError(
+                f"expected model arguments pretrained, dtype, device and pass_tokens; found {', '.join(sorted(others))}"
+            )
+        if dtype not in _DTYPES:
+            raise InputError(f"expected dtype {' or '.join(_DTYPES)}; found {dtype!r}")
+        if not isinstance(pass_tokens, int) or pass_tokens < 1:
+            raise InputError(f"expected pass_tokens of 1 or more; found {pass_tokens!r}")
+        folder = ModelDir.open(pretrained)
+        model = folder.load_model(dtype, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        super().__init__(model, folder.load_tokenizer(), pass_tokens)
+
+
+if __name__ == "__main__":
+    cli_evaluate()

@@ -1,0 +1,79 @@
+"""The backend under the harness's own command line and function."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genesis_sft.checkpoint.model_dir import ModelDir
+from genesis_sft.errors import InputError
+
+TASK = """\
+task: ferries
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: label
+metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
+"""
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    rows = [
+        {"question": f"how many ferries are {n} and {n}?", "choices": [str(2 * n), str(n), "many"], "label": n % 3}
+        for n in range(6)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "ferries.yaml").write_text(TASK.format(rows=folder / "rows.jsonl"))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_harness_s_command_line_gives_the_same_with_our_backend_and_its_own(
+    tasks: Path, tiny_base: ModelDir, tmp_path: Path
+) -> None:
+    found = {}
+    for name in ("genesis-sft", "hf"):
+        out = tmp_path / name
+        arguments = ["--model", name, "--model_args", f"pretrained={tiny_base.path},dtype=float32"]
+        arguments += ["--tasks", "ferries", "--include_path", str(tasks), "--log_samples", "--output_path", str(out)]
+        command = [sys.executable, "-m", "genesis_sft.evals.lm_eval", *arguments, "--device", "cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        (samples,) = out.rglob("samples_ferries_*.jsonl")
+        found[name] = sorted((json.loads(line) for line in samples.read_text().splitlines()), key=lambda s: s["doc_id"])
+    assert len(found["hf"]) == 6
+    for ours, theirs in zip(found["genesis-sft"], found["hf"], strict=True):
+        for (mine, greedy), (yours, expected) in zip(
+            (one[0] for one in ours["resps"]), (one[0] for one in theirs["resps"]), strict=True
+        ):
+            assert float(mine) == pytest.approx(float(yours), abs=1e-3)
+            assert str(greedy) == str(expected)
+        assert (ours["acc"], ours["acc_norm"]) == (theirs["acc"], theirs["acc_norm"])
+        assert ours["prompt_hash"] == theirs["prompt_hash"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"trust_remote_code": True}, "found trust_remote_code"),
+        ({"dtype": "auto"}, "expected dtype float32 or bfloat16; found 'auto'"),
+        ({"pass_tokens": -5}, "expected pass_tokens of 1 or more; found -5"),
+        ({"pass_tokens": "1e3"}, "found '1e3'"),
+    ],
+)
+def test_a_wrong_argument_is_refused(tiny_base: ModelDir, argument: dict[str, object], words: str) -> None:
+    from genesis_sft.evals.lm_eval import Backend
+
+    with pytest.raises(InputError, match=words):
+        Backend(str(tiny_base.path), **argument)  # type: ignore[arg-type]
