@@ -8,13 +8,16 @@ From Python, importing this module is enough: the harness then knows ``model="ge
 
 from __future__ import annotations
 
+import sys
+
 import lm_eval.models  # noqa: F401 - before ours, or the harness takes ours for all there are
 import torch
 from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.registry import register_model
 
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.errors import InputError
+from genesis_sft.console import say
+from genesis_sft.errors import GenesisError, InputError
 from genesis_sft.evals.scorer import Scorer
 
 _DTYPES = ("float32", "bfloat16")
@@ -60,4 +63,10 @@ class Backend(Scorer):
 
 
 if __name__ == "__main__":
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except GenesisError as error:
+        say(f"error: {error}")
+        if error.hint:
+            say(f"hint: {error.hint}")
+        sys.exit(error.exit_status)

@@ -13,7 +13,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from genesis_sft.console import progress, say
+from genesis_sft.console import Progress, progress, say
 from genesis_sft.errors import InputError, ModelError
 from genesis_sft.evals.record import FirstRequest
 from genesis_sft.evals.shared_prefix.forest import cut_into_passes
@@ -51,6 +51,7 @@ class Scorer(HFLM):  # type: ignore[misc]  # the harness has no types
         self.label, self.pass_tokens = "", pass_tokens
         self.num_tokens = 0
         self.num_truncated = 0
+        self._bar: Progress | None = None
         try:
             require_llama_family(model)
             self.shares = True
@@ -73,7 +74,11 @@ class Scorer(HFLM):  # type: ignore[misc]  # the harness has no types
         longest = self.max_length + 1
         self.num_truncated += sum(len(context) + len(answer) > longest for _, context, answer in requests)
         if not self.shares:
-            scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **options)
+            # requests that differ in their last token only (the letters of MMLU) share a row
+            rows = {tuple([*context, *answer][-longest:][:-1]) for _, context, answer in requests}
+            with progress(self.label, len(rows), "requests") as self._bar:
+                scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **options)
+            self._bar = None
             return scores
         asked = [self._request(context, answer) for _, context, answer in requests]
         passes = cut_into_passes([one.read for one in asked], self.pass_tokens)
@@ -100,6 +105,8 @@ class Scorer(HFLM):  # type: ignore[misc]  # the harness has no types
     def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         logits: torch.Tensor = super()._model_call(inps, *args, **kwargs)
         self.num_tokens += inps.numel()
+        if self._bar is not None:
+            self._bar.advance(len(inps))
         return logits
 
 

@@ -24,6 +24,7 @@ _BLOCK_TOKENS = 256
 """Siblings share a block up to so many tokens: what they mask of each other costs less than copies of the path."""
 
 _TRUNK_TOKENS = 1024
+"""Tokens of a trunk in one block, where it stands behind something: its mask has a row for each of them."""
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 """(1, kv_heads, tokens, head_size) each."""

@@ -63,6 +63,16 @@ def test_the_harness_s_command_line_gives_the_same_with_our_backend_and_its_own(
         assert ours["prompt_hash"] == theirs["prompt_hash"]
 
 
+@pytest.mark.slow
+def test_a_folder_that_is_no_model_is_said_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "genesis_sft.evals.lm_eval", "--model", "genesis-sft", "--tasks", "piqa"]
+    command += ["--model_args", f"pretrained={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("argument", "words"),
     [

@@ -12,6 +12,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
+from genesis_sft import console
 from genesis_sft.errors import InputError
 from genesis_sft.evals.scorer import Scorer, quiet_harness
 from genesis_sft.evals.shared_prefix import forest, reading
@@ -226,7 +227,9 @@ def test_a_continuation_longer_than_the_context_is_refused(tokenizer: Any) -> No
         ours.loglikelihood([Instance("loglikelihood", {}, ("a", " b c d e f g h i j"), 0)])
 
 
-def test_another_family_is_scored_by_the_harness(tokenizer: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_another_family_is_scored_by_the_harness(
+    tokenizer: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = small("Gemma2", vocab_size=len(tokenizer), head_dim=8)  # caps its logits
     ours = Scorer(model, tokenizer)
     assert not ours.shares
@@ -234,5 +237,13 @@ def test_another_family_is_scored_by_the_harness(tokenizer: Any, capfd: pytest.C
     asked = [Instance("loglikelihood", {}, ("a b", " c d"), 0)]
     with quiet_harness():
         theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4)
+    bars = []
+
+    def note(label: str, total: int, unit: str) -> Any:
+        bars.append((total, unit))
+        return console.progress(label, total, unit)
+
+    monkeypatch.setattr("genesis_sft.evals.scorer.progress", note)
     assert ours.loglikelihood(asked) == theirs.loglikelihood(asked, disable_tqdm=True)
+    assert bars == [(1, "requests")]
     assert ours.num_tokens > 0
