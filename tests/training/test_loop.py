@@ -134,7 +134,13 @@ def test_killed_and_started_again_it_ends_bit_equal(
     assert_same_run(resumed, straight)
 
 
-def stop_at_step_five(base: ModelDir, store: TokenStore, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_at_step_five(
+    base: ModelDir,
+    store: TokenStore,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    section: TrainingSection = SECTION,
+) -> None:
     """Leave what a power cut in the fifth step leaves: the checkpoint of step 3 and four rows of metrics."""
     from genesis_sft.training import loop
 
@@ -147,7 +153,7 @@ def stop_at_step_five(base: ModelDir, store: TokenStore, out: Path, monkeypatch:
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "train_step", stop_at_five)
-    at_once = SECTION.model_copy(update={"checkpoints": CheckpointSection(every_steps=3, asynchronous=False)})
+    at_once = section.model_copy(update={"checkpoints": CheckpointSection(every_steps=3, asynchronous=False)})
     with pytest.raises(RuntimeError):
         train(at_once, base, store, out, seed=5)
     monkeypatch.setattr(loop, "train_step", original)

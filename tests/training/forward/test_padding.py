@@ -17,7 +17,6 @@ from genesis_sft.errors import ModelError, RunDirError
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import BatchSection, TrainingSection
 from genesis_sft.recipe.training import CheckpointSection
-from genesis_sft.training import loop
 from genesis_sft.training.forward import loss as loss_module
 from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
 from genesis_sft.training.forward.objective import Objective, token_losses
@@ -29,6 +28,7 @@ from genesis_sft.training.saving.weights import write_weights
 from genesis_sft.training.step import train_step
 from tests.conftest import build_llama
 from tests.training.saving.saved_tuning import ALONE
+from tests.training.test_loop import stop_at_step_five
 
 EXAMPLES = [(np.array([3, 1, 4, 1, 5, 9, 2, 6]), [(2, 4), (6, 8)]), (np.array([9, 7, 9, 3, 2, 3, 8]), [(1, 6)])]
 SECTION = TrainingSection(
@@ -209,19 +209,7 @@ def test_a_padded_run_that_was_cut_ends_bit_equal(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original, calls = loop.train_step, []
-
-    def stop_at_five(*args: object, **kwargs: object) -> object:
-        calls.append(1)
-        if len(calls) == 5:
-            raise RuntimeError("power cut")
-        return original(*args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(loop, "train_step", stop_at_five)
-    at_once = PADDED.model_copy(update={"checkpoints": CheckpointSection(every_steps=3, asynchronous=False)})
-    with pytest.raises(RuntimeError):
-        train(at_once, tiny_base, tiny_store, tmp_path, seed=5)
-    monkeypatch.setattr(loop, "train_step", original)
+    stop_at_step_five(tiny_base, tiny_store, tmp_path, monkeypatch, PADDED)
     assert (tmp_path / "checkpoints" / "step-000003").is_dir()
     resumed = train(PADDED, tiny_base, tiny_store, tmp_path, seed=5)
     ours, theirs = load_file(resumed.weights), load_file(padded_run.weights)
