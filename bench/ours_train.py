@@ -33,7 +33,7 @@ from genesis_sft.training.forward.attention import FLASH_ATTENTION, SEGMENT_ATTE
 from genesis_sft.training.forward.compiled import compile_layers
 from genesis_sft.training.forward.keep_less import keep_less
 from genesis_sft.training.forward.objective import Objective
-from genesis_sft.training.forward.padding import pad_vocab
+from genesis_sft.training.forward.padding import pad_vocab, train_pad_token
 from genesis_sft.training.forward.recompute import recompute_activations
 from genesis_sft.training.optimizer import build_optimizer
 from genesis_sft.training.processes.parallel import Ranks, Trainable
@@ -95,6 +95,7 @@ def load(specification: dict[str, Any], section: TrainingSection) -> Any:
         model = folder.load_model(dtype="float32", device=device, attention=attention)
     else:
         model = random_llama(specification["shape"], device, attention)
+    train_pad_token(model)
     pad_vocab(model, section.pad_vocab_to_multiple_of)
     return model
 

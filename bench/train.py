@@ -85,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each run")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each side")
     parser.add_argument("--fixed-sequences", type=int, default=4, help="conversations in a step at 2048; 0: none")
-    parser.add_argument("--micro-batch-tokens", type=int, default=512, help="ours: budget of a forward pass")
+    parser.add_argument("--micro-batch-tokens", type=int, default=768, help="ours: budget of a forward pass")
     parser.add_argument("--seed", type=int, default=1, help="decides which conversations are trained")
     parser.add_argument("--commit", help="of the measured tree, where there is no git")
     return parser.parse_args()

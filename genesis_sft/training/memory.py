@@ -207,17 +207,22 @@ def _activations(model: PreTrainedModel, section: TrainingSection) -> int:
     precision = "pure_bfloat16" if low else section.precision
     stream = hidden * (2 if precision == "pure_bfloat16" else 4)
     less_norm, less_gated = _keeps_less(model, section)
-    # Two norms keep their input and, each time cast anew, what goes into 5 matrices; others keep more, in float32
-    norms = {"float32": 16, "bfloat16": 18, "pure_bfloat16": 8}[precision] * hidden
-    norms += 0 if less_norm else 8 * hidden
-    # queries, keys, values, their mix and its copy in order; gate and up, others also activated gate and product
-    everything = norms + number * (3 * queries + 2 * keys + (2 if less_gated else 4) * inner)
-    products = stream + number * (2 * queries + 2 * keys + 2 * hidden + 2 * inner)
-    kept = {"none": everything, "selective": products, "full": stream}[section.activation_checkpointing]
-    again = 0 if section.activation_checkpointing == "none" else everything
-    in_work = again + number * (2 * inner + queries + 2 * hidden)
+    # Two norms keep their input; where a compiler decides, also what goes into 5 matrices, each time cast anew; others
+    # keep more, in float32
+    norms = 2 * stream
+    if not less_norm or section.compile:
+        cast = {"float32": 16, "bfloat16": 18, "pure_bfloat16": 8}[precision]
+        norms = cast * hidden + (0 if less_norm else 8 * hidden)
+    # queries, keys, values and their mix, in order from the first on a CPU
+    mixes = 1 if next(model.parameters()).device.type == "cpu" else 2
+    attended = number * ((1 + mixes) * queries + 2 * keys)
+    gated = number * (2 if less_gated else 4) * inner  # gate and up, others also activated gate and product
+    kept = {"none": norms + attended + gated, "selective": norms + stream + attended, "full": stream}
+    again = {"none": 0, "selective": gated, "full": norms + attended + gated}
+    choice = section.activation_checkpointing
+    in_work = again[choice] + number * (2 * inner + queries + 2 * hidden)
     ends = 3 * 4 * hidden  # last norm, and the hidden states that the head reads, with their gradient
-    return int(tokens * (config.num_hidden_layers * kept + in_work + ends))
+    return int(tokens * (config.num_hidden_layers * kept[choice] + in_work + ends))
 
 
 def _keeps_less(model: PreTrainedModel, section: TrainingSection) -> tuple[bool, bool]:

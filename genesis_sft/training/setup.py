@@ -28,7 +28,7 @@ from genesis_sft.training.forward.family import require_llama_family
 from genesis_sft.training.forward.keep_less import keep_less
 from genesis_sft.training.forward.kernel_choice import choose_kernel
 from genesis_sft.training.forward.objective import Objective
-from genesis_sft.training.forward.padding import VocabRows, pad_vocab
+from genesis_sft.training.forward.padding import VocabRows, pad_vocab, train_pad_token
 from genesis_sft.training.forward.recompute import recompute_activations
 from genesis_sft.training.memory import MemoryEstimate, available_memory, choose_parallel, estimate_memory
 from genesis_sft.training.optimizer import build_optimizer, describe_groups, freeze_embeddings
@@ -135,6 +135,7 @@ def prepare(
     tokenizer = base.load_tokenizer()
     control_ids = {name: int(tokenizer.convert_tokens_to_ids(name)) for name in CONTROL_TOKENS}
     model = _load(section, base, store, ranks)
+    train_pad_token(model)
     rows = pad_vocab(model, section.pad_vocab_to_multiple_of)
     freeze_embeddings(model, section)
     # before anything else goes over the links that may hang

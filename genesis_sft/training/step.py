@@ -142,7 +142,7 @@ def train_step(
         max_grad_norm: Gradients are scaled down to this norm.
         watch: Looks at gradients before the update, and at weights after it.
     """
-    optimizer.zero_grad(set_to_none=True)
+    trainable.clear_gradients()
     sums = accumulate_gradients(trainable, micro_batches, ranks)
     grad_norm = trainable.clip(max_grad_norm)
     skipped = not (math.isfinite(grad_norm) and math.isfinite(sums.loss))

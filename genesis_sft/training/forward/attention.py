@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
@@ -87,6 +88,10 @@ def _segment_attention(
     Returns:
         (1, T, heads, head_size), and no attention weights.
     """
+    if query.device.type == "cpu" and not dropout:
+        parts = same_dtype(query, key, value)
+        mixed: torch.Tensor = _CpuSegments.apply(*parts, segment_starts, scaling)  # type: ignore[no-untyped-call]
+        return mixed, None
     lengths = [stop - start for start, stop in itertools.pairwise(segment_starts)]
     grouped = query.shape[1] != key.shape[1]
     pieces = [
@@ -97,6 +102,49 @@ def _segment_attention(
     ]
     # in the order in which the output projection reads them: no further copy
     return torch.cat([piece.transpose(1, 2) for piece in pieces], dim=1), None
+
+
+class _CpuSegments(torch.autograd.Function):
+    """The kernel that PyTorch takes on a CPU, segment by segment, whose results are kept once.
+
+    As a function of PyTorch's it keeps each segment's result for its backward pass, and the output projection, which
+    wants them in one piece, keeps them again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        segment_starts: tuple[int, ...],
+        scaling: float | None,
+    ) -> torch.Tensor:
+        mixed = query.new_empty(1, query.shape[2], query.shape[1], value.shape[-1])
+        sums = []
+        for start, stop in itertools.pairwise(segment_starts):
+            q, k, v = (part[:, :, start:stop] for part in (query, key, value))
+            out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scaling)
+            mixed[:, start:stop] = out.transpose(1, 2)
+            sums.append(log_sum)
+        ctx.save_for_backward(query, key, value, mixed, *sums)
+        ctx.segment_starts, ctx.scaling = segment_starts, scaling
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, mixed, *sums = ctx.saved_tensors
+        grads = [torch.empty_like(part) for part in (query, key, value)]
+        for (start, stop), log_sum in zip(itertools.pairwise(ctx.segment_starts), sums, strict=True):
+            q, k, v = (part[:, :, start:stop] for part in (query, key, value))
+            grad, out = (part[:, start:stop].transpose(1, 2) for part in (outer[0], mixed))
+            parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                grad, q, k, v, out, log_sum, 0.0, True, scale=ctx.scaling
+            )
+            for whole, part in zip(grads, parts, strict=True):
+                whole[:, :, start:stop] = part
+        return (*grads, None, None)
 
 
 def _varlen_attention(

@@ -30,6 +30,17 @@ class VocabRows:
     padded_vocab_size: int
 
 
+def train_pad_token(model: PreTrainedModel) -> None:
+    """Let the embedding of the pad token be trained as every other, in place.
+
+    transformers makes embeddings that give this row no gradient. Nothing is padded here, and the pad token is often the
+    one that ends a turn: the row that has to be learned.
+    """
+    embedding = model.get_input_embeddings()
+    if isinstance(embedding, nn.Embedding):
+        embedding.padding_idx = None
+
+
 def pad_vocab(model: PreTrainedModel, multiple: int | None) -> VocabRows:
     """Add zero rows to the embedding and the head, in place, up to a multiple; a tied head stays tied.
 

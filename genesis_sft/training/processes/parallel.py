@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from genesis_sft.batches.collate import Batch, collate
 from genesis_sft.errors import CheckFailed, InputError
+from genesis_sft.training.forward.in_place import add_in_place, clear_gradients
 from genesis_sft.training.processes.meeting import under_torchrun
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ class Trainable:
         self._device = ranks.device.type
         if self.kind == "ddp" and ranks.world_size == 1:
             self.kind = "single"
+            if not section.compile:
+                add_in_place(objective)
         elif self.kind == "ddp":
             # gradients are views of what is sent: they exist once. Buffers are constants (rotary frequencies)
             self.module = DistributedDataParallel(objective, gradient_as_bucket_view=True, forward_sync_buffers=False)
@@ -204,6 +207,10 @@ class Trainable:
         loss, _, _ = self(collate([(np.zeros(8, dtype=np.int64), [(1, 8)])]).to(device), 1.0)
         loss.backward()
         self.module.zero_grad(set_to_none=True)
+
+    def clear_gradients(self) -> None:
+        """Start a step: no gradient, or zeros where gradients are added in place."""
+        clear_gradients(self.module.parameters())
 
     def clip(self, max_norm: float) -> float:
         """Scale gradients down to a norm over all processes; return the norm that they had."""

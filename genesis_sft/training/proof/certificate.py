@@ -149,7 +149,7 @@ def _gradients(
     trainable: Trainable, micro_batches: Sequence[Batch], ranks: Ranks, names: Sequence[str]
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Return the loss that training reports for a step, and the named gradients that it leaves."""
-    trainable.module.zero_grad(set_to_none=True)
+    trainable.clear_gradients()
     sums = accumulate_gradients(trainable, micro_batches, ranks)
     parameters = dict(trainable.objective.model.named_parameters())
     found = {

@@ -52,7 +52,16 @@ MODULES = {
     "norm that rounds once": lambda: norm(Olmo2RMSNorm),
     "gated": gated,
     "gated, biases before": lambda: with_biases(gated()),
+    "linear": lambda: nn.Linear(32, 24, bias=False),
+    "linear with a bias": lambda: nn.Linear(32, 24),
+    "linear behind a norm": lambda: behind_norm(nn.Linear(32, 24)),
+    "linear behind a norm that rounds once": lambda: behind_norm(nn.Linear(32, 24, bias=False), Olmo2RMSNorm),
+    "gated behind a norm": lambda: behind_norm(gated()),
 }
+
+
+def behind_norm(module: nn.Module, cls: type[nn.Module] = LlamaRMSNorm) -> nn.Module:
+    return nn.Sequential(norm(cls), module)
 
 
 def with_biases(module: LlamaMLP) -> LlamaMLP:
@@ -69,7 +78,7 @@ def test_gradients_are_those_of_the_formula(make: Any, shape: tuple[int, ...]) -
     before = type(module).forward
     keep_less(module)
     assert type(module).forward is before  # other models of the class are left alone
-    assert "forward" in vars(module)
+    assert any("forward" in vars(part) for part in module.modules())
     for found, expected in zip(gradients(module, x), exact, strict=True):
         assert found.dtype == torch.float32
         assert off(found, expected) < 1e-6
@@ -87,22 +96,29 @@ def test_in_bfloat16_data_types_stay_and_rounding_is_all_that_differs(make: Any,
     stock = gradients(module, x, low)
     exact = gradients(copy.deepcopy(module).double(), x.double())
     keep_less(module)
-    assert "forward" in vars(module)
+    assert any("forward" in vars(part) for part in module.modules())
     for found, plain, expected in zip(gradients(module, x, low), stock, exact, strict=True):
         assert found.dtype == plain.dtype
         assert off(found, expected) < max(1e-6, 1.5 * off(plain, expected))
 
 
 def test_a_frozen_weight_gets_no_gradient() -> None:
-    for module in (norm(), gated()):
+    for module in (norm(), gated(), behind_norm(nn.Linear(32, 24))):
         keep_less(module)
         module.requires_grad_(False)
         assert len(gradients(module, torch.randn(1, 5, 32))) == 2
 
 
-@pytest.mark.parametrize(("make", "expected"), [(norm, 1), (gated, 3)])
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [(norm, 1), (gated, 3), (lambda: behind_norm(gated()), 3), (lambda: behind_norm(nn.Linear(32, 24)), 1)],
+    ids=["norm", "gated", "gated behind a norm", "linear behind a norm"],
+)
 def test_only_inputs_are_kept(make: Any, expected: int) -> None:
-    """A norm: its input. A gated layer: its input, gate and up. Beside, weights and a number for each row."""
+    """A norm: its input. A gated layer: its input, gate and up. Behind a norm: the norm's input.
+
+    Beside these, weights and a number for each row.
+    """
     module = make()
     weights = {parameter.data_ptr() for parameter in module.parameters()}
     keep_less(module)
@@ -160,7 +176,11 @@ OTHERS = {
     "float64": lambda: norm().double(),
     "gelu": lambda: gated(hidden_act="gelu"),
     "bias after": lambda: gated(mlp_bias=True),
-    "linear": lambda: nn.Linear(32, 32),
+    "linear of another kind": lambda: nn.modules.linear.NonDynamicallyQuantizableLinear(32, 32),
+    "embedding with a row that is not trained": lambda: nn.Embedding(8, 32, padding_idx=0),
+    "embedding with sparse gradients": lambda: nn.Embedding(8, 32, sparse=True),
+    "embedding that weighs by frequency": lambda: nn.Embedding(8, 32, scale_grad_by_freq=True),
+    "embedding that cuts rows": lambda: nn.Embedding(8, 32, max_norm=1.0),
 }
 
 
@@ -196,6 +216,17 @@ def test_families(family: str, expected: tuple[int, int]) -> None:
     found = [sum(map(known, model.modules())) for known in (is_rms_norm, is_swiglu)]
     assert tuple(found) == expected
     keep_less(model)
-    assert sum("forward" in vars(module) for module in model.modules()) == sum(expected)
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert sum("forward" in vars(module) for module in model.modules()) == sum(expected) + len(linears)
     assert list(model.state_dict()) == names
     torch.testing.assert_close(model(torch.arange(20)[None]).logits, before, rtol=1e-5, atol=1e-5)
+
+
+def test_an_embedding_gets_the_gradient_of_its_rows() -> None:
+    torch.manual_seed(0)
+    module, ids, outer = nn.Embedding(9, 32), torch.tensor([[3, 1, 3, 3, 8]]), torch.randn(1, 5, 32)
+    (expected,) = torch.autograd.grad((module(ids) * outer).sum(), module.weight)
+    keep_less(module)
+    (found,) = torch.autograd.grad((module(ids) * outer).sum(), module.weight)
+    assert "forward" in vars(module)
+    assert torch.equal(found, expected)

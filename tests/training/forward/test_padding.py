@@ -20,7 +20,7 @@ from genesis_sft.recipe.training import CheckpointSection
 from genesis_sft.training.forward import loss as loss_module
 from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
 from genesis_sft.training.forward.objective import Objective, token_losses
-from genesis_sft.training.forward.padding import VocabRows, pad_vocab, without_padding
+from genesis_sft.training.forward.padding import VocabRows, pad_vocab, train_pad_token, without_padding
 from genesis_sft.training.loop import TrainingState, train
 from genesis_sft.training.optimizer import build_optimizer
 from genesis_sft.training.processes.parallel import Trainable
@@ -51,6 +51,23 @@ def padded_and_plain(*, tied: bool, vocab_size: int = 100) -> tuple[LlamaForCaus
     padded.tie_weights()
     assert pad_vocab(padded, 64) == VocabRows(vocab_size, 128)
     return padded, plain
+
+
+def test_the_row_of_the_pad_token_is_trained_as_every_other() -> None:
+    """Often it is the token that ends a turn; transformers gives its row no gradient."""
+    gradients = []
+    for pad in (None, 9):
+        plain = build_llama(100, tied=False)
+        plain.config.pad_token_id = pad
+        model = LlamaForCausalLM(plain.config)
+        model.load_state_dict(plain.state_dict())
+        model.set_attn_implementation(SEGMENT_ATTENTION)
+        assert model.get_input_embeddings().padding_idx == pad
+        train_pad_token(model)
+        Objective(model)(collate(EXAMPLES))[0].backward()
+        gradients.append(model.get_input_embeddings().weight.grad)
+    assert gradients[1][9].any()
+    assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize("chunk", [1024, 3])
