@@ -92,6 +92,27 @@ def _segment_attention(
         parts = same_dtype(query, key, value)
         mixed: torch.Tensor = _CpuSegments.apply(*parts, segment_starts, scaling)  # type: ignore[no-untyped-call]
         return mixed, None
+    return attend_by_segment(query, key, value, segment_starts, scaling, dropout), None
+
+
+def attend_by_segment(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segment_starts: tuple[int, ...],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """Return what each position sees of its segment, (1, T, heads, head_size), by PyTorch's own function.
+
+    Args:
+        query: (1, heads, T, head_size).
+        key: (1, kv_heads, T, head_size).
+        value: (1, kv_heads, T, head_size).
+        segment_starts: Offsets of the conversations, see :class:`Batch`.
+        scaling: Factor on the scores; 1 / sqrt(head_size) when absent.
+        dropout: Dropout on the attention weights.
+    """
     lengths = [stop - start for start, stop in itertools.pairwise(segment_starts)]
     grouped = query.shape[1] != key.shape[1]
     pieces = [
@@ -101,7 +122,7 @@ def _segment_attention(
         for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
     ]
     # in the order in which the output projection reads them: no further copy
-    return torch.cat([piece.transpose(1, 2) for piece in pieces], dim=1), None
+    return torch.cat([piece.transpose(1, 2) for piece in pieces], dim=1)
 
 
 class _CpuSegments(torch.autograd.Function):

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from genesis_sft.errors import InputError, ModelError
-from genesis_sft.training.forward.attention import KERNELS, SEGMENT_ATTENTION, same_dtype
+from genesis_sft.training.forward.attention import KERNELS, SEGMENT_ATTENTION, attend_by_segment, same_dtype
 from genesis_sft.training.processes.parallel import decoder_layers
 
 _SUFFIX = "_compiled"
@@ -172,8 +172,7 @@ def _attend_backward(
 def _plain(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, scaling: float
 ) -> torch.Tensor:
-    kernel = KERNELS[SEGMENT_ATTENTION]
-    return kernel(nn.Identity(), query, key, value, None, segment_starts=tuple(starts.tolist()), scaling=scaling)[0]
+    return attend_by_segment(query, key, value, tuple(starts.tolist()), scaling)
 
 
 @_attend.register_fake
