@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -32,13 +33,14 @@ def recompute_activations(model: nn.Module, kind: Literal["none", "selective", "
             layer.forward = functools.partial(_recomputed, layer.forward)
             continue
         for gated in (module for module in layer.modules() if hasattr(module, "down_proj")):
-            gated.forward = functools.partial(_recomputed_from, gated.forward)
+            vars(gated)["computed_once"] = gated.forward
+            gated.forward = types.MethodType(_gated_again, gated)
 
 
 def _recomputed(forward: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
     return checkpoint(forward, *inputs, use_reentrant=False, **settings)
 
 
-def _recomputed_from(forward: Callable[..., Any], x: torch.Tensor) -> Any:
+def _gated_again(module: Any, x: torch.Tensor) -> Any:
     # a view: the second time, what `keep_less` has noted on a norm's output is not there, and both have to be alike
-    return checkpoint(forward, x.view_as(x), use_reentrant=False)
+    return checkpoint(module.computed_once, x.view_as(x), use_reentrant=False)
