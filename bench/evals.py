@@ -11,6 +11,7 @@ log-likelihood and every outcome is compared: the comparison is void unless they
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
@@ -33,6 +34,9 @@ from genesis_sft.run_dir import write_json
 HERE = Path(__file__).resolve().parent
 MODEL = "package:smollm2-135m-instruct"
 TASKS = "hellaswag,arc_challenge,arc_easy,piqa,winogrande,lambada_openai,mmlu,mmlu:5"
+OF_EACH_SUBJECT = 100
+"""Documents of a subject of MMLU that are asked at least; there are 246 on average."""
+
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
 """Nats by which a log-likelihood may differ."""
 
@@ -70,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "evals_cpu.json", help="file to write")
     parser.add_argument("--model", type=Path, help=f"model folder; without it {MODEL}")
     parser.add_argument("--tasks", default=TASKS, help="standard tasks, few-shot examples after a colon")
-    parser.add_argument("--limit", type=int, default=200, help="documents of each task; of mmlu, of all subjects")
+    parser.add_argument("--limit", type=int, default=200, help="documents of each task; of mmlu, of its first subjects")
     parser.add_argument("--dtype", default="float32", choices=list(TOLERANCE))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-sizes", default="8", help="of the harness, with commas between: the best is taken")
@@ -163,26 +167,23 @@ def run(name: str, lm: Any, arguments: argparse.Namespace) -> tuple[float, int, 
     task_name, _, shots = name.partition(":")
     seconds, tokens = lm.seconds, lm.num_tokens
     with quiet_harness():
-        loaded = load_task(task_name, "package", None if loaded_whole(task_name) else arguments.limit)
-        limit = max(1, arguments.limit // len(loaded.tasks))
-        for task in loaded.tasks.values():
+        whole = load_task(task_name, "package", arguments.limit, int(shots or 0)).tasks
+        # of mmlu only as many subjects as leave each nearly as many documents as it has on average
+        tasks = dict(itertools.islice(whole.items(), max(1, arguments.limit // OF_EACH_SUBJECT)))
+        for task in tasks.values():
             task.set_config("num_fewshot", int(shots or 0))
             task.set_fewshot_seed(0)
-        result = lm_eval.evaluate(lm, {"tasks": dict(loaded.tasks)}, limit=limit, bootstrap_iters=0, log_samples=True)
+        limit = arguments.limit // len(tasks)
+        result = lm_eval.evaluate(lm, {"tasks": tasks}, limit=limit, bootstrap_iters=0, log_samples=True)
     found = [
         {
             "responses": [tuple(response[0]) for response in sample["resps"]],
             "outcomes": {metric: sample[metric] for metric in sample["metrics"] if metric.startswith("acc")},
         }
-        for leaf in loaded.tasks
+        for leaf in tasks
         for sample in sorted(result["samples"][leaf], key=lambda sample: sample["doc_id"])
     ]
     return lm.seconds - seconds, lm.num_tokens - tokens, found
-
-
-def loaded_whole(task_name: str) -> bool:
-    """Whether all documents are prepared: of mmlu the limit is for each subject."""
-    return task_name == "mmlu"
 
 
 def total(tasks: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -3,11 +3,11 @@
     python bench/train.py --out bench/results/train_cpu.json
 
 SmolLM2-135M in float32 on the conversations of ../shared/data/sft, mixed, tokenised once by us; TRL gets ids and
-labels. Ours trains in passes of at most 512 tokens, where it needs less memory than TRL's best, and of 1024. Every run
-is a fresh process that trains the same steps from the same weights, one step as warm-up; the sides
-take turns. Only tokens of conversations count, never padding. Every row padded to 2048, as in the published run, TRL
-takes minutes a step: it trains steps of fewer conversations, and ours trains the same ones beside it. The losses of
-both sides have to agree, or the comparison is void. The first run makes TRL's environment in bench/.peers.
+labels. Ours trains in passes of at most 768 tokens, where it needs no more memory than TRL's best, and of 1024. Every
+run is a fresh process that trains the same steps from the same weights, one step as warm-up; the sides take turns. Only
+tokens of conversations count, never padding. Every row padded to 2048, as in the published run, TRL takes minutes a
+step: it trains steps of fewer conversations, and ours trains the same ones beside it. The losses of both sides have to
+agree, or the comparison is void. The first run makes TRL's environment in bench/.peers.
 
 Useful work is 6 x parameters x tokens and attention within conversations, divided by what `matmul.py` measures in the
 same run (the best of its measurements). Memory is the largest resident set of the process, loading included.

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.console import say, visible
 from genesis_sft.conversations.conversation import Message
 from genesis_sft.errors import InputError, ModelError
-from genesis_sft.evals.generate import refuse_nan, room
+from genesis_sft.evals.generate import generate_steps, room
 from genesis_sft.tokens.chatml import ChatMLEncoder
 
 
@@ -73,7 +73,6 @@ def chat(
             print("" if ended else f"\n[cut off after {len(ids)} tokens{full}]", flush=True)
 
 
-@torch.no_grad()
 def generate_ids(
     model: PreTrainedModel,
     encoder: ChatMLEncoder,
@@ -88,25 +87,20 @@ def generate_ids(
         ModelError: The messages alone fill the context, or the model's outputs are not numbers.
     """
     prompt = encoder.encode_prompt(messages)
-    if (left := room(model, len(prompt))) < 1:
+    if room(model, len(prompt)) < 1:
         raise ModelError(
             f"expected a conversation that leaves room for an answer in the model's context of "
             f"{model.config.max_position_embeddings} tokens, found one of {len(prompt)} tokens",
             hint="An empty line starts a new conversation.",
         )
-    cache = DynamicCache(config=model.config)
-    inputs = torch.tensor([prompt])
-    for _ in range(min(max_new_tokens, left)):
-        logits = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1].float()
-        refuse_nan(logits)
+
+    def choose(logits: torch.Tensor, _: Sequence[int]) -> torch.Tensor:
         if temperature > 0:
-            token = int(torch.multinomial(torch.softmax(logits / temperature, 0), 1, generator=generator))
-        else:
-            token = int(logits.argmax())
-        yield token
-        if token in encoder.stop_ids:
-            return
-        inputs = torch.tensor([[token]])
+            return torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1, generator=generator)[:, 0]
+        return logits.argmax(dim=-1)
+
+    for step in generate_steps(model, [prompt], encoder.stop_ids, max_new_tokens, choose):
+        yield from (token for _, token in step)
 
 
 def _printable(encoder: ChatMLEncoder, ids: Sequence[int]) -> str:

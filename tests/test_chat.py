@@ -17,6 +17,7 @@ from genesis_sft.checkpoint.base import prepare_base
 from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.conversations.conversation import Message
 from genesis_sft.errors import InputError, ModelError
+from genesis_sft.evals.generate import generate_greedily
 from genesis_sft.recipe import BaseSection
 from genesis_sft.tokens.chatml import ChatMLEncoder
 from tests.conftest import build_llama
@@ -91,6 +92,20 @@ def test_an_answer_ends_with_the_context(encoder: ChatMLEncoder, kind: str) -> N
     assert len(ask("7" * (letters + 1))) == 7  # digits are a token each: 505 of 512 are taken
     with pytest.raises(ModelError, match="context of 512 tokens, found one of 512"):
         ask("7" * (letters + 8))
+
+
+def test_greedy_chat_writes_what_the_evaluation_sees_and_draws_are_decided_by_the_seed(encoder: ChatMLEncoder) -> None:
+    model = build_llama(410)
+    encoder.stop_ids = frozenset({5})
+
+    def ask(temperature: float, seed: int) -> list[int]:
+        generator = torch.Generator().manual_seed(seed)
+        return list(chat.generate_ids(model, encoder, [Message("user", "hi")], 30, temperature, generator))
+
+    prompt = encoder.encode_prompt([Message("user", "hi")])
+    assert ask(0.0, 0) == generate_greedily(model, [prompt], {5}, 30)[0]
+    assert ask(1.0, 1) == ask(1.0, 1)
+    assert len({tuple(ask(1.0, seed)) for seed in range(4)}) == 4
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

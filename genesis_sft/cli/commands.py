@@ -20,6 +20,7 @@ from genesis_sft.cli.base import base_app
 from genesis_sft.cli.data import data_app
 from genesis_sft.cli.evals import eval_app
 from genesis_sft.cli.output import AllowCodeOption, JsonOption, print_json
+from genesis_sft.cli.report import report_app
 from genesis_sft.cli.run_recipe import RecipeArgument, RunDirOption, SetOption, load, run_until
 from genesis_sft.cli.train import train_app
 from genesis_sft.console import visible
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(base_app, name="base")
+app.add_typer(report_app, name="report")
 app.add_typer(
     eval_app,
     name="eval",
@@ -156,17 +158,26 @@ def plan_command(
         print(f"to download: {line}")
 
 
-@app.command("compare", epilog="Example: genesis-sft compare runs/quickstart/before runs/quickstart/after")
+@app.command(
+    "compare",
+    epilog="Example: genesis-sft compare runs/quickstart/before runs/quickstart/after"
+    "\n\nExample: genesis-sft compare harness/base harness/tuned    (--output_path of lm_eval --log_samples)",
+)
 def compare_command(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Folder of an evaluation record.")],
+    before: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BEFORE", help="Folder of an evaluation record, or what lm_eval wrote with --log_samples."
+        ),
+    ],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="Folder of another one, over the same documents.")],
     as_json: JsonOption = False,
 ) -> None:
     """Compare two evaluations item by item."""
-    from genesis_sft.evals.record import EvalRecord
     from genesis_sft.report.compare import compare
+    from genesis_sft.report.read_record import read_pair
 
-    comparison = compare(EvalRecord.open(before), EvalRecord.open(after))
+    comparison = compare(*read_pair(before, after))
     if as_json:
         print_json(comparison.to_json())
     else:

@@ -1,53 +1,19 @@
-"""Does the model end its turn? Greedy answers to shipped prompts, which are never trained on."""
+"""Greedy answers to the shipped prompts, on which the checks of ``answer_checks.py`` are made."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
-from typing import Any
 
-import yaml
 from transformers import PreTrainedModel
 
 from genesis_sft.console import progress
-from genesis_sft.conversations.conversation import Message
-from genesis_sft.errors import RecipeError
+from genesis_sft.evals.chat_prompts import ChatPrompt
 from genesis_sft.evals.generate import generate_greedily
 from genesis_sft.evals.record import ChatAnswer
 from genesis_sft.tokens.chatml import ChatMLEncoder
 
-PROMPTS_FILE = "chat_prompts.yaml"
 PROMPTS_AT_ONCE = 40
 """Prompts in one batch: decoding reads all weights for each token, so that many rows cost little more than one."""
-
-
-@dataclass(frozen=True)
-class ChatPrompt:
-    """One of the shipped prompts.
-
-    Attributes:
-        id: Its name.
-        messages: What is said, the user last.
-        sample: Whether the report shows the answer.
-    """
-
-    id: str
-    messages: tuple[Message, ...]
-    sample: bool
-
-
-def read_prompts(count: int | None = None) -> tuple[ChatPrompt, ...]:
-    """Return the first ``count`` shipped prompts; all of them when absent.
-
-    Raises:
-        RecipeError: There are not so many.
-    """
-    text = resources.files(__package__).joinpath(PROMPTS_FILE).read_text(encoding="utf-8")
-    prompts = tuple(_read_prompt(entry) for entry in yaml.safe_load(text)["prompts"])
-    if count is not None and count > len(prompts):
-        raise RecipeError(f"expected evals.chat_prompts to be at most {len(prompts)}, found {count}")
-    return prompts[:count]
 
 
 def answer_prompts(
@@ -79,11 +45,6 @@ def answer_prompts(
     return tuple(_as_answer(prompt, answers[place], encoder) for place, prompt in enumerate(prompts))
 
 
-def _read_prompt(entry: dict[str, Any]) -> ChatPrompt:
-    messages = tuple(Message(message["role"], message["content"]) for message in entry["messages"])
-    return ChatPrompt(entry["id"], messages, entry.get("sample", False))
-
-
 def _as_answer(prompt: ChatPrompt, ids: list[int], encoder: ChatMLEncoder) -> ChatAnswer:
     parsed = encoder.parse_answer(ids)
     return ChatAnswer(
@@ -94,4 +55,6 @@ def _as_answer(prompt: ChatPrompt, ids: list[int], encoder: ChatMLEncoder) -> Ch
         ended=parsed.ended,
         num_tokens=len(ids),
         sample=prompt.sample,
+        written=encoder.decode(ids, show_special=True),
+        rules=prompt.rules,
     )

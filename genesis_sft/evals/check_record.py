@@ -30,7 +30,7 @@ def check_record(record: EvalRecord) -> None:
         )
     for task in record.tasks:
         _check_task(task)
-    for one in record.held_out:
+    for one in (*record.held_out, *record.plain_text):
         _check_held_out(one)
     for answer in record.chat:
         _check_answer(answer)
@@ -40,6 +40,8 @@ def _check_task(task: TaskRecord) -> None:
     name = f"{task.task} ({task.metric})"
     found = (task.n, len(task.items), len(task.doc_hashes))
     _expect(len({*found}) == 1, f"{name}: as many outcomes and documents as n", f"n {found[0]}, {found[1]}, {found[2]}")
+    for hashes in (task.prompt_hashes, task.target_hashes):
+        _expect(len(hashes) in (0, task.n), f"{name}: a hash of every item, or none", f"{len(hashes)} for {task.n}")
     if task.metric == "perplexity":
         _expect(all(item <= _ROUNDING for item in task.items), f"{name}: log-likelihoods", "one above 0")
     else:
@@ -49,7 +51,9 @@ def _check_task(task: TaskRecord) -> None:
 def _check_held_out(one: HeldOutRecord) -> None:
     name = f"held-out source {one.source}"
     lengths = {one.n_conversations, len(one.rows), len(one.losses), len(one.tokens)}
+    lengths |= {len(one.num_bytes)} if one.num_bytes else set()
     _expect(len(lengths) == 1, f"{name}: rows, losses and tokens of every conversation", "lists of other lengths")
+    _expect(all(count >= 0 for count in one.num_bytes), f"{name}: numbers of bytes", "one below 0")
     _expect(all(tokens > 0 for tokens in one.tokens), f"{name}: trained tokens in every conversation", "one without")
     _expect(one.n_tokens == sum(one.tokens) > 0, f"{name}: trained tokens that add up", f"{one.n_tokens}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -11,7 +11,6 @@ from genesis_sft.console import Progress
 from genesis_sft.errors import ModelError
 
 
-@torch.inference_mode()
 def generate_greedily(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -21,9 +20,6 @@ def generate_greedily(
     bar: Progress | None = None,
 ) -> list[list[int]]:
     """Return what a model writes after each prompt, the likeliest token each time.
-
-    Prompts are padded on the left and masked there, so that an answer is that of the prompt alone. A row that is done
-    leaves the batch.
 
     Args:
         model: A causal language model in eval mode.
@@ -42,6 +38,43 @@ def generate_greedily(
         ModelError: The model's outputs are not numbers.
     """
     answers: list[list[int]] = [[] for _ in prompts]
+
+    def choose(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        return _penalize(logits, [answers[row] for row in rows], repetition_penalty).argmax(dim=-1)
+
+    for step in generate_steps(model, prompts, stop_ids, max_new_tokens, choose):
+        for row, token in step:
+            answers[row].append(token)
+        if bar is not None:
+            bar.advance(sum(token in stop_ids for _, token in step))
+    if bar is not None:
+        bar.advance(sum(not answer or answer[-1] not in stop_ids for answer in answers))
+    return answers
+
+
+@torch.inference_mode()
+def generate_steps(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    stop_ids: Collection[int],
+    max_new_tokens: int,
+    choose: Callable[[torch.Tensor, Sequence[int]], torch.Tensor],
+) -> Iterator[list[tuple[int, int]]]:
+    """Yield what a model writes after each prompt, a token of each at a time, as (number of the prompt, token).
+
+    Prompts are padded on the left and masked there, so that an answer is that of the prompt alone. A row that is done
+    leaves the batch.
+
+    Args:
+        model: A causal language model in eval mode.
+        prompts: Token ids of each prompt.
+        stop_ids: Ids that end an answer; they are part of it.
+        max_new_tokens: Longest answer; less where the model's context ends earlier.
+        choose: Takes logits (B, vocab_size) and the numbers of their prompts (B), and returns the next tokens (B,).
+
+    Raises:
+        ModelError: The model's outputs are not numbers.
+    """
     input_ids, mask = _pad_left(prompts, model.device)  # (B, P) both
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
@@ -55,16 +88,14 @@ def generate_greedily(
             use_cache=True,
             logits_to_keep=1,
         )
-        logits = output.logits[:, -1, : model.config.vocab_size]  # (B, V); beyond lies padding, in training
+        logits = output.logits[:, -1, : model.config.vocab_size].float()  # (B, V); beyond lies padding, in training
         refuse_nan(logits)
-        tokens = _penalize(logits, [answers[row] for row in alive], repetition_penalty).argmax(dim=-1)  # (B,)
-        for row, token in zip(alive, tokens.tolist(), strict=True):
-            answers[row].append(token)
-        going_on = [place for place, row in enumerate(alive) if answers[row][-1] not in stop_ids]
-        if bar is not None and len(going_on) < len(alive):
-            bar.advance(len(alive) - len(going_on))
+        tokens = choose(logits, alive)  # (B,)
+        step = list(zip(alive, tokens.tolist(), strict=True))
+        yield step
+        going_on = [place for place, (_, token) in enumerate(step) if token not in stop_ids]
         if not going_on:
-            return answers
+            return
         input_ids, positions = tokens[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         if len(going_on) < len(alive):
@@ -72,9 +103,6 @@ def generate_greedily(
             cache.batch_select_indices(keep)
             input_ids, positions, mask = input_ids[keep], positions[keep], mask[keep]
             alive = [alive[place] for place in going_on]
-    if bar is not None:
-        bar.advance(len(alive))
-    return answers
 
 
 def _penalize(logits: torch.Tensor, written: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:

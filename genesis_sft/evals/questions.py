@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from genesis_sft.console import say
 from genesis_sft.conversations.contamination import Question
 from genesis_sft.errors import InputError
-from genesis_sft.evals.harness import load_task
+from genesis_sft.evals.documents import load_tasks, resolve_data
 from genesis_sft.evals.record import write_lines
 from genesis_sft.evals.scorer import quiet_harness
 from genesis_sft.recipe import EvalsSection
@@ -39,10 +39,11 @@ def read_questions(section: EvalsSection) -> tuple[Question, ...]:
         AssetError: The documents are out of reach.
     """
     questions: list[Question] = []
-    for number, one in enumerate(section.tasks, 1):
-        say(f"  reading what {one.task} asks ({number} of {len(section.tasks)})")
+    data, tasks = resolve_data(section), tuple(dict.fromkeys(task.task for task in section.tasks))
+    for number, one in enumerate(tasks, 1):
+        say(f"  reading what {one} asks ({number} of {len(tasks)})")
         with quiet_harness():
-            for name, task in load_task(one.task, section.data).tasks.items():
+            for name, task in load_tasks(one, data).items():
                 questions += [Question(name, doc_id, _asked(task, doc)) for doc_id, doc in enumerate(task.eval_docs)]
     return tuple(questions)
 

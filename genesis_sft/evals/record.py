@@ -10,10 +10,11 @@ A record folder::
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -24,7 +25,16 @@ from genesis_sft.evals.error_bars import wilson_interval
 from genesis_sft.run_dir import write_text
 
 RECORD, SAMPLES, ANSWERS = "record.json", "samples.jsonl", "answers.jsonl"
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+
+Surface = Literal["raw", "chat"]
+"""How a benchmark's question is put: as plain text, or as a user's turn of a conversation."""
+
+DOUBTFUL_AS_CHAT = ("lambada_oneline", "lambada_openai", "winogrande")
+"""Tasks that, on the chat surface, ask an assistant to go on with the user's text: a change there says little."""
+
+MOST_NATS = 100.0
+"""A perplexity of e^100 stands for anything worse: it has to stay a number."""
 
 T = TypeVar("T")
 
@@ -51,7 +61,8 @@ class PartScore:
     Attributes:
         name: E.g. ``"anatomy"`` or ``"stem"``.
         group: The group that a subject belongs to; the name itself for a group.
-        standard_error: sd / sqrt(n) of the part's items; 0 for a single item.
+        standard_error: Of a subject sd / sqrt(n) of its items, 0 for a single item; of a group with its subjects as
+            clusters (`clustered_mean_and_error`), so that the spread between them is in it.
     """
 
     name: str
@@ -69,7 +80,8 @@ class TaskRecord:
         task: Name of the standard task, e.g. ``"hellaswag"``. ``"lambada_oneline"`` is LAMBADA without line breaks.
         metric: ``"acc"``, ``"acc_norm"``, or ``"perplexity"`` (per word).
         value: Mean of the items; for perplexity exp(-mean).
-        standard_error: sd / sqrt(n) of the items; for perplexity by the delta method, value * sd / sqrt(n).
+        standard_error: sd / sqrt(n) of the items; for perplexity by the delta method, value * sd / sqrt(n); for MMLU
+            with its subjects as clusters (`clustered_mean_and_error`), so that the spread between them is in it.
         n: Number of items.
         chance: What guessing scores, the mean over the items of 1 / number of choices; nominal for ``acc_norm``. None
             where there are no choices.
@@ -80,6 +92,13 @@ class TaskRecord:
         first_request: How the first request begins.
         subjects: For MMLU, the subjects in the order in which the items lie.
         groups: For MMLU, its four groups.
+        surface: How the questions were put; scores of two surfaces are never compared.
+        num_fewshot: Answered questions that stand before each.
+        prompt_hashes: The harness's hash of what the first request of each item asks.
+        target_hashes: The harness's hash of each item's right answer.
+        vocab_size, pieces_per_word: Of a perplexity: tokens that the model chooses among, and how many of them a word
+            has on average, which say what a guess would cost.
+        documents: Where the documents came from, e.g. ``"hub baber/piqa@142f6d7"``.
     """
 
     task: str
@@ -95,6 +114,18 @@ class TaskRecord:
     first_request: FirstRequest | None = None
     subjects: tuple[PartScore, ...] = ()
     groups: tuple[PartScore, ...] = ()
+    surface: Surface = "raw"
+    num_fewshot: int = 0
+    prompt_hashes: tuple[str, ...] = ()
+    target_hashes: tuple[str, ...] = ()
+    vocab_size: int | None = None
+    pieces_per_word: float | None = None
+    documents: str = ""
+
+    @property
+    def label(self) -> str:
+        """The task's name, with how it was put where that is not 0-shot and raw, e.g. ``"mmlu 5-shot (chat)"``."""
+        return task_label(self.task, self.num_fewshot, self.surface)
 
     @property
     def above_chance(self) -> bool | None:
@@ -104,10 +135,10 @@ class TaskRecord:
 
 @dataclass(frozen=True)
 class HeldOutRecord:
-    """Loss on held-out conversations of one source.
+    """Loss on text that was not trained on: held-out conversations of one source, or passages of plain text.
 
     Attributes:
-        source: Name of the source in the recipe.
+        source: Name of the source in the recipe; of a passage, its own.
         nats_per_token: Sum of the losses over the number of trained tokens.
         standard_error: Of that ratio, with conversations as the independent units (Cochran, *Sampling Techniques*,
             3rd ed. 1977, section 2.11).
@@ -116,6 +147,7 @@ class HeldOutRecord:
         rows: Row of each conversation in its source's file, from 0.
         losses: Sum of the losses of each conversation, in nats.
         tokens: Trained tokens of each conversation.
+        num_bytes: UTF-8 bytes of the text that these tokens spell, control tokens left out, of each conversation.
     """
 
     source: str
@@ -126,6 +158,12 @@ class HeldOutRecord:
     rows: tuple[int, ...]
     losses: tuple[float, ...]
     tokens: tuple[int, ...]
+    num_bytes: tuple[int, ...] = ()
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """The same loss over the bytes of the text, see `bits_per_byte`; None where they are not stated."""
+        return bits_per_byte(math.fsum(self.losses), sum(self.num_bytes))
 
 
 @dataclass(frozen=True)
@@ -140,6 +178,8 @@ class ChatAnswer:
         ended: Whether the model ended its turn within the limit.
         num_tokens: Tokens that the model wrote, the one that ended the turn included.
         sample: Whether the report shows it.
+        written: All that the model wrote as the tokenizer spells it, control tokens included.
+        rules: What the prompt demands and a program can verify, e.g. ``{"kind": "most_words", "count": 30}``.
     """
 
     id: str
@@ -149,6 +189,8 @@ class ChatAnswer:
     ended: bool
     num_tokens: int
     sample: bool
+    written: str = ""
+    rules: tuple[dict[str, Any], ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -190,6 +232,7 @@ class EvalRecord:
         tasks: Benchmarks; LAMBADA has two entries.
         held_out: Loss on held-out conversations, one entry a source.
         chat: Chat answers.
+        plain_text: Loss on plain text, one entry a passage: what was known before and may be forgotten.
         times: Part to what it took.
     """
 
@@ -199,15 +242,21 @@ class EvalRecord:
     tasks: tuple[TaskRecord, ...] = ()
     held_out: tuple[HeldOutRecord, ...] = ()
     chat: tuple[ChatAnswer, ...] = ()
+    plain_text: tuple[HeldOutRecord, ...] = ()
     times: dict[str, PartTime] = field(default_factory=dict)
     version: int = RECORD_VERSION
 
     @property
     def stop_rate(self) -> StopRate | None:
-        """Share of chat answers that ended with an answer (an empty one does not count); None without chat answers."""
-        if not self.chat:
+        """Share of chat answers that ended with an answer (an empty one does not count); None without chat answers.
+
+        Answers to instructions are left out: the shipped chat prompts stay the same sample whether they are asked or
+        not.
+        """
+        asked = [answer for answer in self.chat if not answer.rules]
+        if not asked:
             return None
-        ended, n = sum(answer.answered for answer in self.chat), len(self.chat)
+        ended, n = sum(answer.answered for answer in asked), len(asked)
         return StopRate(ended / n, *wilson_interval(ended, n), n)
 
     def to_json(self) -> dict[str, Any]:
@@ -251,11 +300,10 @@ class EvalRecord:
 
     def summary(self) -> str:
         """Return the record in one line."""
-        parts = [f"{task.task} {task.value:.3g}" for task in self.tasks if task.metric != "perplexity"]
+        parts = [f"{task.label} {task.value:.3g}" for task in self.tasks if task.metric != "perplexity"]
         parts += [f"{one.source} {one.nats_per_token:.3f} nats/token" for one in self.held_out]
         if rate := self.stop_rate:
-            ended = sum(answer.answered for answer in self.chat)
-            parts.append(f"{ended} of {rate.n} chat prompts answered to the end")
+            parts.append(f"{round(rate.value * rate.n)} of {rate.n} chat prompts answered to the end")
         seconds = sum(part.elapsed_seconds for part in self.times.values())
         return f"{', '.join(parts) or 'nothing measured'} in {format_duration(seconds)}"
 
@@ -264,6 +312,17 @@ class EvalRecord:
         from genesis_sft.evals.table import format_record
 
         return format_record(self)
+
+
+def task_label(task: str, num_fewshot: int, surface: Surface) -> str:
+    """Return ``"mmlu 5-shot (chat)"``; of 0-shot and raw nothing is said."""
+    shots = f" {num_fewshot}-shot" if num_fewshot else ""
+    return f"{task}{shots}{' (chat)' if surface == 'chat' else ''}"
+
+
+def bits_per_byte(nats: float, num_bytes: int) -> float | None:
+    """Return nats / ln 2 / bytes: a loss that does not depend on the tokenizer; None where there are no bytes."""
+    return nats / math.log(2) / num_bytes if num_bytes else None
 
 
 def from_values(kind: type[T], values: Any) -> T:

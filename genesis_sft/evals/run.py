@@ -1,76 +1,39 @@
-"""An evaluation: benchmarks, held-out loss, chat answers; a part that is done is kept, and not done again after a kill.
+"""An evaluation: benchmarks, held-out loss, plain text, chat answers.
 
-While an evaluation is at work its folder holds::
-
-    .genesis-parts/identity.json    what is being measured, with which settings; parts of another are thrown away
-    .genesis-parts/task-piqa.json   what a part gave, written at once when the part is done
-
-and at the end the files of a record (see ``record.py``), ``record.json`` last, without the parts.
+A part that is done is kept in ``.genesis-parts`` (see ``parts.py``), and not done again after a kill. At the end the
+folder holds the files of a record (see ``record.py``), ``record.json`` last, without the parts.
 """
 
 from __future__ import annotations
 
-import json
-import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.console import format_duration, say
+from genesis_sft.console import format_duration
 from genesis_sft.errors import InputError
-from genesis_sft.evals.chat_checks import ChatPrompt, answer_prompts, read_prompts
+from genesis_sft.evals.chat_checks import answer_prompts
+from genesis_sft.evals.chat_prompts import ChatPrompt, read_prompts
+from genesis_sft.evals.documents import refuse_missing_examples, resolve_data
+from genesis_sft.evals.parts import PARTS, ChatPart, LossPart, Parts, TaskPart
+from genesis_sft.evals.processes import Team, alone
 from genesis_sft.evals.record import (
     ANSWERS,
     RECORD,
     SAMPLES,
-    ChatAnswer,
     EvalRecord,
-    HeldOutRecord,
     PartTime,
-    TaskRecord,
-    from_values,
+    Surface,
     write_lines,
 )
+from genesis_sft.evals.settings import Dtype, pick_device, settings_of, versions
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import EvalsSection, TaskSection
-from genesis_sft.run_dir import canonical_json, write_json, write_text
-
-PARTS = ".genesis-parts"
-_PACKAGES = ("genesis-sft", "lm-eval", "torch", "transformers", "tokenizers", "datasets")
-_DTYPE = "float32"  # so that two models are never compared through different rounding
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class TaskPart:
-    """A finished benchmark."""
-
-    records: tuple[TaskRecord, ...]
-    samples: tuple[dict[str, Any], ...]
-    time: PartTime
-
-
-@dataclass(frozen=True)
-class HeldOutPart:
-    """A finished held-out loss."""
-
-    records: tuple[HeldOutRecord, ...]
-    time: PartTime
-
-
-@dataclass(frozen=True)
-class ChatPart:
-    """Finished chat answers."""
-
-    answers: tuple[ChatAnswer, ...]
-    time: PartTime
 
 
 def run_evals(
@@ -81,41 +44,61 @@ def run_evals(
     store: TokenStore | None = None,
     seed: int = 0,
     device: str = "auto",
+    dtype: Dtype = "float32",
+    team: Team | None = None,
 ) -> EvalRecord:
     """Measure a model, and write ``record.json``, ``samples.jsonl`` and ``answers.jsonl`` to ``out``.
 
     Args:
         section: What is measured.
-        model: The model; loaded in float32.
+        model: The model.
         out: Folder, new or empty or of an earlier evaluation; what a call with the same settings left there is used.
         store: Where held-out conversations come from; without it no held-out loss is measured.
-        seed: For everything that draws; greedy answers and 0-shot prompts do not.
+        seed: For the choice of answered questions before each; greedy answers and 0-shot prompts draw nothing.
         device: ``"auto"`` takes a CUDA device where there is one.
+        dtype: Of the weights. Two models are only compared in the same one.
+        team: The processes that measure together, each on its own device; ``out`` counts in the first one.
 
     Raises:
         AssetError: Documents of a benchmark are out of reach.
+        CheckFailed: Another process has ended.
         InputError: The folder holds something else.
         ModelError: The model cannot be loaded, lacks a control token, or its outputs are not numbers.
-        RecipeError: More chat prompts are asked for than there are.
+        RecipeError: More chat prompts or answered questions are asked for than there are.
     """
+    device = str(team.ranks.device) if team else pick_device(device)
+    team = team or alone(device)
     _refuse_foreign(out)
-    prompts = read_prompts(section.chat_prompts)  # before the hours of the benchmarks, as there may be too few
-    loaded = _Models(model, _pick_device(device), section.pass_tokens)
-    settings = _settings(section, seed, loaded.device)
-    record = EvalRecord(model.content_hash(), settings, _versions())
-    if store is None and (done := _done_before(out, record)):
-        say("  measured before, nothing to do")
+    prompts = _read_prompts(section)  # before the hours of the benchmarks, as there may be too few
+    data = team.from_first(lambda: resolve_data(section))
+    for task in section.tasks:
+        team.first_before_others(partial(refuse_missing_examples, task, data))
+    loaded = _Models(model, device, dtype, section.pass_tokens, team)
+    if "chat" in section.surfaces and section.tasks:
+        loaded.encoder  # noqa: B018 - a tokenizer that cannot chat is refused now
+    settings = settings_of(section, data, seed=seed, device=device.partition(":")[0], dtype=dtype)
+    record = EvalRecord(model.content_hash(), settings, versions())
+    if store is None and (done := team.from_first(lambda: _done_before(out, record))):
+        team.say("  measured before, nothing to do")
         return done
-    parts = _Parts(out / PARTS, {"model": record.model, "settings": settings, "versions": record.versions})
+    identity = {"model": record.model, "settings": settings, "versions": record.versions}
+    parts = Parts(out / PARTS, identity, team)
+    asked = [(task, surface) for surface in section.surfaces for task in section.tasks]
     tasks = [
-        parts.make(f"task-{task.task}", TaskPart, partial(_task_part, task, section, loaded, seed))
-        for task in section.tasks
+        parts.make(_part_name(*one), TaskPart, partial(_task_part, *one, data, loaded, seed), together=True)
+        for one in asked
     ]
-    held_out = parts.make("held-out", HeldOutPart, partial(_held_out_part, section, loaded, store)) if store else None
-    chat = parts.make("chat", ChatPart, partial(_chat_part, prompts, section, loaded)) if prompts else None
-    times = {part.records[0].task: part.time for part in tasks}
-    times |= {"held-out loss": held_out.time} if held_out else {}
-    times |= {"chat": chat.time} if chat else {}
+    times = {part.records[0].label: part.time for part in tasks}
+    held_out = plain = chat = None
+    if store:
+        held_out = parts.make("held-out", LossPart, partial(_held_out_part, section, loaded, store))
+        times["held-out loss"] = held_out.time
+    if section.plain_text:
+        plain = parts.make("plain-text", LossPart, partial(_plain_text_part, loaded))
+        times["plain text"] = plain.time
+    if prompts:
+        chat = parts.make("chat", ChatPart, partial(_chat_part, prompts, section, loaded))
+        times["chat"] = chat.time
     record = EvalRecord(
         model=record.model,
         settings=record.settings,
@@ -123,13 +106,15 @@ def run_evals(
         tasks=tuple(one for part in tasks for one in part.records),
         held_out=held_out.records if held_out else (),
         chat=chat.answers if chat else (),
+        plain_text=plain.records if plain else (),
         times=times,
     )
-    (out / RECORD).unlink(missing_ok=True)  # one of another evaluation must not stand beside these samples
-    write_lines(out / SAMPLES, [sample for part in tasks for sample in part.samples])
-    write_lines(out / ANSWERS, [asdict(answer) for answer in record.chat])
-    record.save(out)
-    parts.remove()
+    if team.is_first:
+        (out / RECORD).unlink(missing_ok=True)  # one of another evaluation must not stand beside these samples
+        write_lines(out / SAMPLES, [sample for part in tasks for sample in part.samples])
+        write_lines(out / ANSWERS, [asdict(answer) for answer in record.chat])
+        record.save(out)
+        parts.remove()
     return record
 
 
@@ -140,6 +125,15 @@ def _refuse_foreign(out: Path) -> None:
             f"expected a new or empty folder, or one of an earlier evaluation, at {out}; found other files in it",
             hint="Name another folder.",
         )
+
+
+def _read_prompts(section: EvalsSection) -> tuple[ChatPrompt, ...]:
+    prompts = read_prompts(section.chat_prompts)
+    if section.instructions:
+        from genesis_sft.evals.instructions import read_instruction_prompts
+
+        prompts += read_instruction_prompts(section.instructions)
+    return prompts
 
 
 def _done_before(out: Path, wanted: EvalRecord) -> EvalRecord | None:
@@ -155,90 +149,85 @@ def _done_before(out: Path, wanted: EvalRecord) -> EvalRecord | None:
     return found
 
 
+@dataclass
 class _Models:
     """The model, loaded when a part needs it and not before: a resumed evaluation may need only one of the two ways."""
 
-    def __init__(self, model: ModelDir, device: str, pass_tokens: int) -> None:
-        self.model_dir, self.device, self.pass_tokens = model, device, pass_tokens
+    model_dir: ModelDir
+    device: str
+    dtype: Dtype
+    pass_tokens: int
+    team: Team
+
+    @cached_property
+    def encoder(self) -> Any:
+        """What turns conversations into ids."""
+        from genesis_sft.tokens.chatml import ChatMLEncoder
+
+        return ChatMLEncoder(self.model_dir.load_tokenizer())
 
     @cached_property
     def scoring(self) -> Any:
-        """For benchmarks and chat."""
-        return self.model_dir.load_model(_DTYPE, self.device)
+        """For benchmarks, plain text and chat."""
+        return self.model_dir.load_model(self.dtype, self.device)
 
     @cached_property
     def scorer(self) -> Any:
         """The harness's view of it; with a tokenizer of its own, as the harness changes it."""
         from genesis_sft.evals.scorer import Scorer
 
-        return Scorer(self.scoring, self.model_dir.load_tokenizer(), self.pass_tokens)
+        return Scorer(self.scoring, self.model_dir.load_tokenizer(), self.pass_tokens, self.team)
 
 
-class _Parts:
-    """Results of finished parts, one file each."""
-
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        self.folder = folder
-        file = folder / "identity.json"
-        wanted = canonical_json(identity)
-        if folder.exists() and not (file.is_file() and file.read_bytes() == wanted.encode()):
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(file, wanted)
-
-    def make(self, name: str, kind: type[T], work: Callable[[], T]) -> T:
-        """Return the part that is kept under this name; do the work and keep it when there is none."""
-        file = self.folder / f"{name}.json"
-        if file.is_file():
-            try:
-                part = from_values(kind, json.loads(file.read_text(encoding="utf-8")))
-            except (ValueError, RecursionError):
-                say(f"  {name}: its file is damaged, it is done again")
-            else:
-                say(f"  {name}: done before the interruption")
-                return part
-        part = work()
-        write_json(file, asdict(part))  # type: ignore[call-overload]  # all parts are dataclasses
-        return part
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder)
+def _part_name(task: TaskSection, surface: Surface) -> str:
+    shots = f"-{task.num_fewshot}-shot" if task.num_fewshot else ""
+    return f"task-{task.task}{shots}{'-chat' if surface == 'chat' else ''}"
 
 
-def _task_part(task: TaskSection, section: EvalsSection, loaded: _Models, seed: int) -> TaskPart:
+def _task_part(task: TaskSection, surface: Surface, data: str, loaded: _Models, seed: int) -> TaskPart:
     from genesis_sft.evals.harness import run_task
 
-    result = run_task(task, section.data, loaded.scorer, seed)
+    result = run_task(task, data, loaded.scorer, seed, surface)
     first = result.records[0]
-    say(
-        f"  {first.task}: {first.metric} {first.value:.3f} ± {first.standard_error:.3f}, n {first.n}, "
+    loaded.team.say(
+        f"  {first.label}: {first.metric} {first.value:.3f} ± {first.standard_error:.3f}, n {first.n}, "
         f"{format_duration(result.time.elapsed_seconds)}"
     )
-    return TaskPart(result.records, result.samples, result.time)
+    num_tokens = int(loaded.team.sum([result.time.num_tokens])[0])
+    return TaskPart(result.records, result.samples, PartTime(result.time.elapsed_seconds, num_tokens))
 
 
-def _held_out_part(section: EvalsSection, loaded: _Models, store: TokenStore) -> HeldOutPart:
+def _held_out_part(section: EvalsSection, loaded: _Models, store: TokenStore) -> LossPart:
     from genesis_sft.evals.held_out import measure_held_out
     from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
 
     started = time.monotonic()
-    model = loaded.model_dir.load_model(_DTYPE, loaded.device, SEGMENT_ATTENTION)
-    records = measure_held_out(model, store.held_out, section.held_out.max_tokens)
+    model = loaded.model_dir.load_model(loaded.dtype, loaded.device, SEGMENT_ATTENTION)
+    records = measure_held_out(model, store.held_out, section.held_out.max_tokens, loaded.encoder)
     for one in records:
-        say(f"  held-out {one.source}: {one.nats_per_token:.3f} ± {one.standard_error:.3f} nats/token")
-    return HeldOutPart(records, _time_since(started, sum(one.n_tokens for one in records)))
+        loaded.team.say(f"  held-out {one.source}: {one.nats_per_token:.3f} ± {one.standard_error:.3f} nats/token")
+    return LossPart(records, _time_since(started, sum(one.n_tokens for one in records)))
+
+
+def _plain_text_part(loaded: _Models) -> LossPart:
+    from genesis_sft.evals.plain_text import measure_plain_text
+
+    started = time.monotonic()
+    records = measure_plain_text(loaded.scoring, loaded.model_dir.load_tokenizer())
+    n_tokens = sum(one.n_tokens for one in records)
+    loss = sum(sum(one.losses) for one in records) / n_tokens
+    loaded.team.say(f"  plain text: {loss:.3f} nats/token, {len(records)} passages, {n_tokens:,} tokens")
+    return LossPart(records, _time_since(started, n_tokens))
 
 
 def _chat_part(prompts: Sequence[ChatPrompt], section: EvalsSection, loaded: _Models) -> ChatPart:
-    from genesis_sft.tokens.chatml import ChatMLEncoder
-
     started = time.monotonic()
-    encoder = ChatMLEncoder(loaded.model_dir.load_tokenizer())
-    answers = answer_prompts(loaded.scoring, encoder, prompts, section.max_new_tokens, section.repetition_penalty)
-    num_tokens = sum(answer.num_tokens for answer in answers)
-    part = ChatPart(answers, _time_since(started, num_tokens))
+    answers = answer_prompts(
+        loaded.scoring, loaded.encoder, prompts, section.max_new_tokens, section.repetition_penalty
+    )
+    part = ChatPart(answers, _time_since(started, sum(answer.num_tokens for answer in answers)))
     ended, empty = sum(answer.answered for answer in answers), sum(answer.empty for answer in answers)
-    say(
+    loaded.team.say(
         f"  chat: {ended} of {len(answers)} answered to the end, {empty} empty, "
         f"{format_duration(part.time.elapsed_seconds)}"
     )
@@ -247,29 +236,3 @@ def _chat_part(prompts: Sequence[ChatPrompt], section: EvalsSection, loaded: _Mo
 
 def _time_since(started: float, num_tokens: int) -> PartTime:
     return PartTime(round(time.monotonic() - started, 1), num_tokens)
-
-
-def _settings(section: EvalsSection, seed: int, device: str) -> dict[str, Any]:
-    import torch
-
-    # the number of threads decides the order of sums, and that a greedy answer where two tokens are nearly as likely
-    how = {"seed": seed, "device": device, "dtype": _DTYPE, "threads": torch.get_num_threads()}
-    return {**section.model_dump(mode="json"), **how, "num_fewshot": 0, "chat_template": False}
-
-
-def _pick_device(device: str) -> str:
-    import torch
-
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from genesis_sft.evals.chat_checks import read_prompts
+from genesis_sft.evals.chat_prompts import read_prompts
 from genesis_sft.evals.generate import generate_greedily
 from genesis_sft.recipe import EvalsSection
 from genesis_sft.tokens.chatml import ChatMLEncoder

@@ -291,4 +291,7 @@ def _with_absolute_paths(recipe: Recipe, path: Path) -> Recipe:
 
     sources = tuple(resolve(source, f"data.sources.{number}") for number, source in enumerate(recipe.data.sources))
     data = recipe.data.model_copy(update={"sources": sources})
-    return recipe.model_copy(update={"base": base, "data": data})
+    evals = recipe.evals
+    if evals.data_folder is not None:
+        evals = evals.model_copy(update={"data": absolute(evals.data_folder, "evals.data")})
+    return recipe.model_copy(update={"base": base, "data": data, "evals": evals})

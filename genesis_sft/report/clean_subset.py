@@ -7,14 +7,15 @@ that no conversation of the sources holds.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from genesis_sft.evals.error_bars import mean_and_error
-from genesis_sft.evals.record import EvalRecord, TaskRecord
+from genesis_sft.evals.error_bars import clustered_mean_and_error, mean_and_error
+from genesis_sft.evals.record import EvalRecord, PartScore, TaskRecord
 from genesis_sft.report import numbers
-from genesis_sft.report.compare import TaskChange, compare
+from genesis_sft.report.changes import TaskChange
+from genesis_sft.report.compare import compare
 from genesis_sft.report.tables import Table
 
 
@@ -65,8 +66,8 @@ def compare_untouched(
         _of_tasks(record, [_without(one, documents.get(one.task, set())) for one in record.tasks])
         for record in (before, after)
     )
-    clean = {(one.task, one.metric): one for one in compare(clean_before, clean_after).tasks}
-    both = [CleanChange(whole, clean.get((whole.task, whole.metric))) for whole in changes if whole.task in documents]
+    clean = {one.name: one for one in compare(clean_before, clean_after).tasks}
+    both = [CleanChange(whole, clean.get(whole.name)) for whole in changes if whole.task in documents]
     return tuple(change for change in both if change.num_touched)
 
 
@@ -80,15 +81,15 @@ def clean_subset_table(changes: Iterable[CleanChange]) -> Table:
             "In the sources",
             "Before, all",
             "After, all",
-            "Difference ± SE, all",
+            "Difference (95 %), all",
             "Before, others",
             "After, others",
-            "Difference ± SE, others",
+            "Difference (95 %), others",
         ),
         align="llrrrrrrrr",
         rows=tuple(
             (
-                change.whole.task,
+                change.whole.label,
                 change.whole.metric,
                 numbers.count(change.whole.n),
                 numbers.count(change.num_touched),
@@ -101,7 +102,8 @@ def clean_subset_table(changes: Iterable[CleanChange]) -> Table:
 
 
 def _of_tasks(record: EvalRecord, tasks: Iterable[TaskRecord | None]) -> EvalRecord:
-    return replace(record, tasks=tuple(task for task in tasks if task is not None), held_out=(), chat=())
+    kept = tuple(task for task in tasks if task is not None)
+    return replace(record, tasks=kept, held_out=(), plain_text=(), chat=())
 
 
 def _without(task: TaskRecord, documents: set[str]) -> TaskRecord | None:
@@ -111,7 +113,9 @@ def _without(task: TaskRecord, documents: set[str]) -> TaskRecord | None:
         return None
     items = tuple(task.items[number] for number in kept)
     num_choices = tuple(task.num_choices[number] for number in kept) if task.num_choices else ()
-    value, error = mean_and_error(items)
+    subjects = _subjects_without(task, kept)
+    clusters = [subject.name for subject in subjects for _ in range(subject.n)]
+    value, error = clustered_mean_and_error(items, clusters) if subjects else mean_and_error(items)
     if task.metric == "perplexity":
         value = math.exp(-value)
         error *= value
@@ -123,17 +127,29 @@ def _without(task: TaskRecord, documents: set[str]) -> TaskRecord | None:
         chance=math.fsum(1 / count for count in num_choices) / len(num_choices) if num_choices else task.chance,
         items=items,
         doc_hashes=tuple(task.doc_hashes[number] for number in kept),
+        prompt_hashes=tuple(task.prompt_hashes[number] for number in kept) if task.prompt_hashes else (),
+        target_hashes=tuple(task.target_hashes[number] for number in kept) if task.target_hashes else (),
         num_choices=num_choices,
-        subjects=(),
+        subjects=subjects,
         groups=(),
     )
+
+
+def _subjects_without(task: TaskRecord, kept: Sequence[int]) -> tuple[PartScore, ...]:
+    """Return the subjects with the items that are kept; one of which none is goes."""
+    owners = [place for place, subject in enumerate(task.subjects) for _ in range(subject.n)]
+    items: dict[int, list[float]] = {}
+    for number in kept if owners else ():
+        items.setdefault(owners[number], []).append(task.items[number])
+    scores = [(task.subjects[place], those, *mean_and_error(those)) for place, those in sorted(items.items())]
+    return tuple(replace(one, value=value, standard_error=error, n=len(those)) for one, those, value, error in scores)
 
 
 def _scores(change: TaskChange | None) -> tuple[str, str, str]:
     if change is None:
         return numbers.MISSING, numbers.MISSING, numbers.MISSING
     if change.unit == "share":
-        difference = numbers.points(change.difference, change.standard_error)
+        difference = numbers.points_interval(change.difference, change.low, change.high)
         return numbers.percent(change.before), numbers.percent(change.after), difference
-    difference = f"{numbers.nats_difference(change.difference, change.standard_error)} nats"
+    difference = f"{numbers.nats_interval(change.difference, change.low, change.high)} nats"
     return numbers.perplexity(change.before), numbers.perplexity(change.after), difference

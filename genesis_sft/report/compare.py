@@ -1,278 +1,230 @@
-"""The same questions before and after: differences with the standard error of *paired* items.
+"""The same questions before and after: differences with the uncertainty of *paired* items.
 
 Both models answered the same items, so an item's difficulty cancels in the difference; the standard error of the
 difference comes from the item differences and is mostly much smaller than that of two separate samples. That holds only
-for the very same items: records of other tasks, documents, conversations or prompts are refused.
+for the very same items: records of other tasks, documents, prompts, conversations or surfaces are refused. Tests and
+intervals stand in :mod:`genesis_sft.report.paired`.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import replace
+from statistics import median
 
-from genesis_sft.errors import InputError
-from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, TaskRecord
-from genesis_sft.report import statistics
+from genesis_sft.evals.answer_checks import CHECKS, Check
+from genesis_sft.evals.error_bars import clustered_mean_and_error, mean_and_error, wilson
+from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, TaskRecord, bits_per_byte
+from genesis_sft.report import paired
+from genesis_sft.report.changes import (
+    Comparison,
+    GroupChange,
+    HeldOutChange,
+    RateChange,
+    StopChange,
+    TaskChange,
+)
+from genesis_sft.report.pairing import PairedItems, pair_items
 from genesis_sft.report.same_evaluation import (
     note_other_rounding,
     refuse,
     refuse_other_settings,
     refuse_unless_same,
+    score_name,
+    shared_scores,
 )
-from genesis_sft.report.statistics import Share
 from genesis_sft.run_dir import canonical_json
 
-FEWEST_FLIPS = 6
-"""The exact test needs this many flips, all in one direction, to reach 5 %: 2 / 2**6 = 0.031, 2 / 2**5 = 0.063."""
-
-TOTAL = "all sources"
-
-
-@dataclass(frozen=True)
-class TaskChange:
-    """One benchmark before and after.
-
-    Attributes:
-        unit: ``"share"`` of right answers, 0 to 1; or ``"nats per word"``, the log of a perplexity; less is better.
-        before, after: Mean over the items.
-        difference: ``after - before``.
-        standard_error: Of the difference, from the item differences; None for fewer than two items.
-        chance: What guessing scores, where the record states it.
-        before_above_chance, after_above_chance: Whether the value less two of its standard errors is above chance, as
-            ``TaskRecord.above_chance`` has it; a single item never is.
-        to_right, to_wrong: Items that were wrong before and right after, and the other way round; None for nats.
-        p_value: Of McNemar's exact test on these flips; None for nats.
-        smallest_visible: True difference that these items would have shown four times out of five.
-    """
-
-    task: str
-    metric: str
-    unit: Literal["share", "nats per word"]
-    n: int
-    before: float
-    after: float
-    before_standard_error: float | None
-    after_standard_error: float | None
-    difference: float
-    standard_error: float | None
-    chance: float | None
-    before_above_chance: bool | None
-    after_above_chance: bool | None
-    to_right: int | None
-    to_wrong: int | None
-    p_value: float | None
-    smallest_visible: float | None
-
-    @property
-    def gain(self) -> float:
-        """Return the difference, positive where the change is for the better."""
-        return -self.difference if self.unit == "nats per word" else self.difference
-
-
-@dataclass(frozen=True)
-class HeldOutChange:
-    """Loss on held-out conversations of one source (or of all), in nats per trained token; less is better."""
-
-    source: str
-    n_conversations: int
-    n_tokens: int
-    before: float
-    after: float
-    difference: float
-    standard_error: float | None
-
-
-@dataclass(frozen=True)
-class StopChange:
-    """How many chat answers ended with an answer: by themselves, within the token limit, and with some text.
-
-    Attributes:
-        before, after: Answers that did.
-        before_empty, after_empty: Answers without any text, whether they ended or not; they count as not ended.
-    """
-
-    before: Share
-    after: Share
-    to_ended: int
-    to_not_ended: int
-    p_value: float
-    before_median_tokens: float
-    after_median_tokens: float
-    before_empty: int
-    after_empty: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All that changed between two records of the same evaluation; ``notes`` is what to keep in mind beside it."""
-
-    tasks: tuple[TaskChange, ...]
-    held_out: tuple[HeldOutChange, ...]
-    held_out_total: HeldOutChange | None
-    stop: StopChange | None
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the comparison as plain JSON values."""
-        return asdict(self)
-
-    def table(self) -> str:
-        """Return verdict and tables as plain text lines."""
-        from genesis_sft.report.text_page import render_comparison
-
-        return render_comparison(self)
+ALL_SOURCES, ALL_PASSAGES = "all sources", "all passages"
 
 
 def compare(before: EvalRecord, after: EvalRecord) -> Comparison:
     """Compare two records of the same evaluation, item by item.
 
+    Where one of them was read from lm-evaluation-harness's own output, the scores that both have are compared, and
+    ``notes`` name the others.
+
     Raises:
         InputError: The records are not of the same evaluation; the first difference is named.
     """
+    before, after, notes = shared_scores(before, after)
     refuse_other_settings(before.settings, after.settings)
-    refuse_unless_same("task", [_task_name(one) for one in before.tasks], [_task_name(one) for one in after.tasks])
-    refuse_unless_same(
-        "held-out source", [one.source for one in before.held_out], [one.source for one in after.held_out]
-    )
-    tasks_after = {_task_name(one): one for one in after.tasks}
-    held_out_after = {one.source: one for one in after.held_out}
-    pairs = [(one, held_out_after[one.source]) for one in before.held_out]
+    refuse_unless_same("task", map(score_name, before.tasks), map(score_name, after.tasks))
+    tasks_after = {score_name(one): one for one in after.tasks}
+    held_out = _pairs("held-out source", before.held_out, after.held_out)
+    plain_text = _pairs("passage of plain text", before.plain_text, after.plain_text)
+    answers = _answer_pairs(before.chat, after.chat)
     return Comparison(
-        tasks=tuple(_compare_task(one, tasks_after[_task_name(one)]) for one in before.tasks),
-        held_out=tuple(_compare_held_out(one.source, [(one, other)]) for one, other in pairs),
-        held_out_total=_compare_held_out(TOTAL, pairs) if pairs else None,
-        stop=_compare_stop(before.chat, after.chat),
-        notes=note_other_rounding(before.settings, after.settings),
+        tasks=_corrected([_compare_task(one, tasks_after[score_name(one)]) for one in before.tasks]),
+        held_out=tuple(_compare_losses(pair[0].source, [pair]) for pair in held_out),
+        held_out_total=_compare_losses(ALL_SOURCES, held_out) if held_out else None,
+        stop=_compare_stop([pair for pair in answers if not pair[0].rules]),
+        plain_text=tuple(_compare_losses(pair[0].source, [pair]) for pair in plain_text),
+        plain_text_total=_compare_losses(ALL_PASSAGES, plain_text) if plain_text else None,
+        rates=_compare_rates(answers),
+        notes=(*notes, *note_other_rounding(before.settings, after.settings)),
     )
 
 
 def _compare_task(before: TaskRecord, after: TaskRecord) -> TaskChange:
-    name = _task_name(before)
-    if before.n != after.n:
-        refuse(name, f"{before.n} items", f"{after.n}")
-    old, new = _paired_items(name, before, after)
-    unit: Literal["share", "nats per word"] = "nats per word" if before.metric == "perplexity" else "share"
-    differences = [y - x for x, y in zip(old, new, strict=True)]
-    paired_error = statistics.standard_error(differences)
-    flips = _count_flips(old, new) if unit == "share" else None
+    items = pair_items(before, after)
+    nats = before.metric == "perplexity"
+    found = _difference(items, nats=nats)
+    flips = None if nats else paired.count_flips(items.before, items.after)
+    (old, old_error), (new, new_error) = (_value(one, items) for one in (items.before, items.after))
     return TaskChange(
         task=before.task,
         metric=before.metric,
-        unit=unit,
-        n=len(old),
-        before=statistics.mean(old),
-        after=statistics.mean(new),
-        before_standard_error=statistics.standard_error(old),
-        after_standard_error=statistics.standard_error(new),
-        difference=statistics.mean(differences),
-        standard_error=paired_error,
+        unit="nats per word" if nats else "share",
+        n=len(items.before),
+        before=old,
+        after=new,
+        before_standard_error=old_error,
+        after_standard_error=new_error,
+        difference=found.value,
+        standard_error=found.standard_error,
         chance=before.chance,
-        before_above_chance=_above_chance(old, before.chance),
-        after_above_chance=_above_chance(new, before.chance),
+        before_above_chance=_above_chance(old, old_error, before.chance),
+        after_above_chance=_above_chance(new, new_error, before.chance),
         to_right=flips[0] if flips else None,
         to_wrong=flips[1] if flips else None,
-        p_value=statistics.sign_test(*flips) if flips else None,
-        smallest_visible=statistics.smallest_visible(paired_error, floor=FEWEST_FLIPS / len(old) if flips else 0.0),
+        p_value=found.p_value,
+        smallest_visible=paired.smallest_visible(
+            found.standard_error, floor=paired.FEWEST_FLIPS / len(items.before) if flips else 0.0
+        ),
+        surface=before.surface,
+        num_fewshot=before.num_fewshot,
+        low=found.low,
+        high=found.high,
+        groups=tuple(_compare_group(name, items.of_group(name)) for name in dict.fromkeys(items.groups)),
+        vocab_size=before.vocab_size,
+        pieces_per_word=before.pieces_per_word,
     )
 
 
-def _paired_items(name: str, before: TaskRecord, after: TaskRecord) -> tuple[list[float], list[float]]:
-    """Return the outcomes of both records in one order: by document, not by line."""
-    old, new = _by_document(name, before), _by_document(name, after)
-    refuse_unless_same(f"a document of {name},", old, new)
-    return list(old.values()), [new[document] for document in old]
+def _difference(items: PairedItems, *, nats: bool) -> paired.PairedDifference:
+    if nats:
+        return paired.compare_totals(items.before, items.after, [1] * len(items.before))
+    if items.subjects:
+        return paired.compare_in_clusters(items.before, items.after, items.subjects)
+    return paired.compare_outcomes(items.before, items.after)
 
 
-def _by_document(name: str, record: TaskRecord) -> dict[str, float]:
-    """Return document to outcome; a document that stands twice in a task is numbered, as both records have it twice."""
-    if not record.items or len(record.items) != len(record.doc_hashes):
-        raise InputError(
-            f"{name}: expected one outcome per document, found {len(record.items)} outcomes "
-            f"and {len(record.doc_hashes)} documents",
-            hint="The record is damaged; evaluate the model again.",
-        )
-    seen: Counter[str] = Counter()
-    outcomes = {}
-    for doc_hash, outcome in zip(record.doc_hashes, record.items, strict=True):
-        seen[doc_hash] += 1
-        document = doc_hash if seen[doc_hash] == 1 else f"{doc_hash} ({seen[doc_hash]})"
-        outcomes[document] = _cost(outcome) if record.metric == "perplexity" else outcome
-    return outcomes
+def _value(outcomes: Sequence[float], items: PairedItems) -> tuple[float, float | None]:
+    """Return mean and standard error; no error of a single item."""
+    value, error = clustered_mean_and_error(outcomes, items.subjects) if items.subjects else mean_and_error(outcomes)
+    return value, error if len(outcomes) > 1 else None
 
 
-def _cost(log_likelihood: float) -> float:
-    """Return nats per word; an item of a perplexity is the log-likelihood of its word."""
-    return -log_likelihood
-
-
-def _count_flips(before: Sequence[float], after: Sequence[float]) -> tuple[int, int]:
-    """Return how many items went to right and to wrong."""
-    to_right = sum(1 for x, y in zip(before, after, strict=True) if y > x)
-    to_wrong = sum(1 for x, y in zip(before, after, strict=True) if y < x)
-    return to_right, to_wrong
-
-
-def _above_chance(outcomes: Sequence[float], chance: float | None) -> bool | None:
+def _above_chance(value: float, standard_error: float | None, chance: float | None) -> bool | None:
     if chance is None:
         return None
-    error = statistics.standard_error(outcomes)
-    return error is not None and statistics.mean(outcomes) - 2 * error > chance
+    return standard_error is not None and value - 2 * standard_error > chance
 
 
-def _compare_held_out(name: str, pairs: Sequence[tuple[HeldOutRecord, HeldOutRecord]]) -> HeldOutChange:
-    """Compare the loss as a ratio of sums: nats of all conversations over tokens of all conversations."""
-    old: list[float] = []
-    new: list[float] = []
-    tokens: list[int] = []
-    for before, after in pairs:
-        if (before.rows, before.tokens) != (after.rows, after.tokens):
+def _compare_group(name: str, items: PairedItems) -> GroupChange:
+    found = paired.compare_in_clusters(items.before, items.after, items.subjects)
+    old, new = (mean_and_error(one)[0] for one in (items.before, items.after))
+    return GroupChange(name, len(items.before), old, new, found.value, found.low, found.high)
+
+
+def _corrected(changes: Sequence[TaskChange]) -> tuple[TaskChange, ...]:
+    """Return the changes with Holm's p-values, raw scores as one family and chat scores as another."""
+    p_holm: dict[int, float | None] = {}
+    for surface in dict.fromkeys(change.surface for change in changes):
+        family = [place for place, change in enumerate(changes) if change.surface == surface]
+        p_holm |= zip(family, paired.holm([changes[place].p_value for place in family]), strict=True)
+    return tuple(replace(change, p_holm=p_holm[place]) for place, change in enumerate(changes))
+
+
+def _pairs(
+    what: str, before: Sequence[HeldOutRecord], after: Sequence[HeldOutRecord]
+) -> list[tuple[HeldOutRecord, HeldOutRecord]]:
+    """Return the losses of both sides, by name; refuse those of other text."""
+    refuse_unless_same(what, [one.source for one in before], [one.source for one in after])
+    by_name = {one.source: one for one in after}
+    pairs = [(one, by_name[one.source]) for one in before]
+    for old, new in pairs:
+        if (old.rows, old.tokens, old.num_bytes) != (new.rows, new.tokens, new.num_bytes):
             refuse(
-                f"held-out source {before.source}",
-                f"{before.n_conversations} conversations with {before.n_tokens} trained tokens",
-                f"{after.n_conversations} with {after.n_tokens}, or other ones",
+                f"{what} {old.source}",
+                f"{old.n_conversations} conversations with {old.n_tokens} trained tokens",
+                f"{new.n_conversations} with {new.n_tokens}, or other ones",
             )
-        old += before.losses
-        new += after.losses
-        tokens += before.tokens
-    total = sum(tokens)
-    differences = [y - x for x, y in zip(old, new, strict=True)]
+    return pairs
+
+
+def _compare_losses(name: str, pairs: Sequence[tuple[HeldOutRecord, HeldOutRecord]]) -> HeldOutChange:
+    """Compare the loss as a ratio of sums: nats of all conversations over tokens of all conversations."""
+    old = [loss for before, _ in pairs for loss in before.losses]
+    new = [loss for _, after in pairs for loss in after.losses]
+    tokens = [count for before, _ in pairs for count in before.tokens]
+    num_bytes = sum(count for before, _ in pairs for count in before.num_bytes)
+    num_bytes *= all(before.num_bytes for before, _ in pairs)  # some records do not state them
+    found = paired.compare_totals(old, new, tokens)
     return HeldOutChange(
         source=name,
         n_conversations=len(tokens),
-        n_tokens=total,
-        before=math.fsum(old) / total,
-        after=math.fsum(new) / total,
-        difference=math.fsum(differences) / total,
-        standard_error=statistics.ratio_standard_error(differences, tokens),
+        n_tokens=sum(tokens),
+        before=math.fsum(old) / sum(tokens),
+        after=math.fsum(new) / sum(tokens),
+        difference=found.value,
+        standard_error=found.standard_error,
+        low=found.low,
+        high=found.high,
+        p_value=found.p_value,
+        before_bits_per_byte=bits_per_byte(math.fsum(old), num_bytes),
+        after_bits_per_byte=bits_per_byte(math.fsum(new), num_bytes),
     )
 
 
-def _compare_stop(before: Sequence[ChatAnswer], after: Sequence[ChatAnswer]) -> StopChange | None:
-    refuse_unless_same("chat prompt", [_prompt(answer) for answer in before], [_prompt(answer) for answer in after])
-    if not before:
-        return None
+def _answer_pairs(before: Sequence[ChatAnswer], after: Sequence[ChatAnswer]) -> list[tuple[ChatAnswer, ChatAnswer]]:
+    refuse_unless_same("chat prompt", map(_prompt, before), map(_prompt, after))
     by_prompt = {_prompt(answer): answer for answer in after}
-    pairs = [(answer, by_prompt[_prompt(answer)]) for answer in before]
-    to_ended = sum(1 for one, other in pairs if other.answered and not one.answered)
-    to_not_ended = sum(1 for one, other in pairs if one.answered and not other.answered)
+    return [(answer, by_prompt[_prompt(answer)]) for answer in before]
+
+
+def _compare_stop(pairs: Sequence[tuple[ChatAnswer, ChatAnswer]]) -> StopChange | None:
+    if not pairs:
+        return None
+    old, new = [one.answered for one, _ in pairs], [other.answered for _, other in pairs]
+    to_ended, to_not_ended = paired.count_flips(old, new)
     return StopChange(
-        before=statistics.wilson(sum(one.answered for one, _ in pairs), len(pairs)),
-        after=statistics.wilson(sum(other.answered for _, other in pairs), len(pairs)),
+        before=wilson(sum(old), len(pairs)),
+        after=wilson(sum(new), len(pairs)),
         to_ended=to_ended,
         to_not_ended=to_not_ended,
-        p_value=statistics.sign_test(to_ended, to_not_ended),
-        before_median_tokens=statistics.median([one.num_tokens for one, _ in pairs]),
-        after_median_tokens=statistics.median([other.num_tokens for _, other in pairs]),
+        p_value=paired.mcnemar(to_ended, to_not_ended),
+        before_median_tokens=median(one.num_tokens for one, _ in pairs),
+        after_median_tokens=median(other.num_tokens for _, other in pairs),
         before_empty=sum(one.empty for one, _ in pairs),
         after_empty=sum(other.empty for _, other in pairs),
     )
 
 
-def _task_name(record: TaskRecord) -> str:
-    return f"{record.task} ({record.metric})"
+def _compare_rates(pairs: Sequence[tuple[ChatAnswer, ChatAnswer]]) -> tuple[RateChange, ...]:
+    rates = [rate for check in CHECKS.values() if (rate := _compare_rate(check, pairs))]
+    p_holm = paired.holm([rate.p_value for rate in rates])
+    return tuple(replace(rate, p_holm=corrected) for rate, corrected in zip(rates, p_holm, strict=True))
+
+
+def _compare_rate(check: Check, pairs: Sequence[tuple[ChatAnswer, ChatAnswer]]) -> RateChange | None:
+    """Compare a check over the prompts for which its question arises on both sides; None where there are none."""
+    both = [(check.holds(one), check.holds(other)) for one, other in pairs]
+    kept = [(old, new) for old, new in both if old is not None and new is not None]
+    if not kept:
+        return None
+    to_yes, to_no = paired.count_flips([old for old, _ in kept], [new for _, new in kept])
+    return RateChange(
+        name=check.name,
+        better=check.better,
+        before=wilson(sum(old for old, _ in kept), len(kept)),
+        after=wilson(sum(new for _, new in kept), len(kept)),
+        to_yes=to_yes,
+        to_no=to_no,
+        p_value=paired.mcnemar(to_yes, to_no),
+    )
 
 
 def _prompt(answer: ChatAnswer) -> str:

@@ -2,60 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genesis_sft.evals.record import ChatAnswer, EvalRecord
-from genesis_sft.report import mixture_tables, plots, tables
-from genesis_sft.report.clean_subset import CleanChange, clean_subset_table
-from genesis_sft.report.compare import Comparison
+from genesis_sft.evals.answer_checks import CHECKS
+from genesis_sft.evals.record import DOUBTFUL_AS_CHAT, ChatAnswer
+from genesis_sft.report import check_tables, curves, mixture_tables, plots, tables
+from genesis_sft.report.alarms import say_skipped
+from genesis_sft.report.clean_subset import clean_subset_table
+from genesis_sft.report.findings import Finding, headline
+from genesis_sft.report.flips import TaskFlips
+from genesis_sft.report.health_plots import Panel, plot_health
+from genesis_sft.report.run_results import RunResults
 from genesis_sft.report.tables import Table
-from genesis_sft.report.verdict import Finding, headline, judge, say_skipped
-
-HOW_TO_READ = (
-    (
-        "± is one standard error",
-        "A difference is claimed when it is more than twice as large, from at least 10 items; where items are right or "
-        "wrong, an exact test of the items that flipped (McNemar, 5 %) has to agree.",
-    ),
-    (
-        "Differences are paired",
-        "Both models answered the same items, so how hard an item is drops out. That is why the error of the "
-        "difference is often smaller than the error bars of the two scores suggest.",
-    ),
-    (
-        "Cannot be told",
-        "is not the same as unchanged. Visible from: the true difference that so many items would have shown four "
-        "times out of five; anything smaller may be there unseen.",
-    ),
-    (
-        "Not above chance",
-        "The score is less than two standard errors above what guessing gives. If that holds before and after, "
-        "the benchmark is too hard for this model and says nothing about the run, whichever way it moved.",
-    ),
-    (
-        "Benchmarks are the harness's standard tasks",
-        "0-shot and without a chat template, before and after alike: they show what fine-tuning did to the knowledge "
-        "of the base, not how well it chats. With a limit on documents they are not comparable to published scores.",
-    ),
-    (
-        "Held-out loss",
-        "is measured on conversations kept back from each source of the mixture, on the tokens that training would "
-        "have trained. It shows that the model took on this kind of conversation and this format; it does not show "
-        "that its answers are true. The total weighs every token the same.",
-    ),
-    (
-        "Perplexity",
-        "is shown per word; it is compared as its logarithm, nats per word, because an average of perplexities is "
-        "ruled by a few items.",
-    ),
-    (
-        "Ended with an answer",
-        "The model wrote some text and closed its turn before the token limit; an empty answer does not count. The "
-        "intervals are Wilson's, 95 %.",
-    ),
-)
+from genesis_sft.report.verdict import judge
 
 UNTOUCHED = (
     "Some items of these benchmarks stand in the sources, in whatever row; the score on the others cannot come from "
@@ -81,6 +42,29 @@ class ProvenancePart:
 
 
 @dataclass(frozen=True)
+class SurfaceScores:
+    """The benchmarks as they were put in one way; those of two ways are never in one table or plot."""
+
+    heading: str
+    explained: str
+    table: Table
+    plot: str
+    groups: Table
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the training went: plots of the losses and of what was watched beside them, alarms, skipped steps."""
+
+    loss_plot: str
+    has_held_out: bool
+    source_plots: tuple[tuple[str, str], ...]
+    health: tuple[Panel, ...]
+    alarms: tuple[str, ...]
+    skipped: str
+
+
+@dataclass(frozen=True)
 class Content:
     """The report, section by section, in the order in which it is read."""
 
@@ -88,69 +72,108 @@ class Content:
     base_name: str
     headline: str
     findings: tuple[Finding, ...]
-    tasks: Table
+    surfaces: tuple[SurfaceScores, ...]
+    flips: tuple[TaskFlips, ...]
     untouched: Table
+    plain_text: Table
     held_out: Table
     stop: Table | None
+    rates: Table
+    rates_plot: str
+    rules: tuple[tuple[str, str], ...]
+    instructions: Table
     samples: tuple[AnswerPair, ...]
     answers: tuple[AnswerPair, ...]
+    training: Training
     rows: Table
     rows_check: str
     rejects: Table
     sources: Table
     tokens: Table
     tokens_check: str
+    mixture_plot: str
     base_verdict: str
     base: Table
     provenance: tuple[ProvenancePart, ...]
-    tasks_plot: str
-    mixture_plot: str
-    loss_plot: str
-    skipped: str
 
 
-def build_content(
-    *,
-    recipe_name: str,
-    base_name: str,
-    comparison: Comparison,
-    before: EvalRecord,
-    after: EvalRecord,
-    ledger: Mapping[str, Any],
-    metrics: Sequence[Mapping[str, Any]],
-    check: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    untouched: Sequence[CleanChange] = (),
-) -> Content:
-    """Return the report's content; the arguments are those of :func:`genesis_sft.report.page.write_report`."""
-    skipped = say_skipped(metrics)
+_SURFACES = {
+    "raw": ("Benchmarks", "Each question as plain text, without a chat template."),
+    "chat": (
+        "Benchmarks, asked in a chat",
+        "Each question as a user's turn, and what follows the beginning of the assistant's is scored. These scores are "
+        "not comparable to those above, nor to published ones.",
+    ),
+}
+
+
+_DOUBTFUL = "to go on with a user's text is not what an assistant does, so a change of the score says little."
+
+
+def build_content(results: RunResults) -> Content:
+    """Return the report's content."""
+    comparison, ledger, check = results.comparison, results.ledger, results.check
+    skipped = say_skipped(results.metrics)
     findings = judge(comparison, skipped)
-    after_by_id = {answer.id: answer for answer in after.chat}
-    answers = tuple(AnswerPair(answer, after_by_id[answer.id]) for answer in before.chat)
+    after_by_id = {answer.id: answer for answer in results.after.chat}
+    answers = tuple(AnswerPair(answer, after_by_id[answer.id]) for answer in results.before.chat)
     shares = [(entry["name"], int(entry["examples"]), int(entry["trained_tokens"])) for entry in ledger["sources"]]
     return Content(
-        recipe_name=recipe_name,
-        base_name=base_name,
+        recipe_name=results.recipe_name,
+        base_name=results.base_name,
         headline=headline(findings),
         findings=findings,
-        tasks=tables.task_table(comparison.tasks),
-        untouched=clean_subset_table(untouched),
+        surfaces=_surfaces(results),
+        flips=tuple(results.flips),
+        untouched=clean_subset_table(results.untouched),
+        plain_text=check_tables.plain_text_table(comparison),
         held_out=tables.held_out_table(comparison),
         stop=tables.stop_table(comparison.stop) if comparison.stop else None,
+        rates=check_tables.rates_table(comparison.rates),
+        rates_plot=plots.plot_rates(comparison.rates),
+        rules=tuple((rate.name, CHECKS[rate.name].text) for rate in comparison.rates if rate.name in CHECKS),
+        instructions=check_tables.instructions_table(results.before.chat, results.after.chat),
         samples=tuple(pair for pair in answers if pair.before.sample),
         answers=answers,
+        training=_training(results, skipped),
         rows=mixture_tables.rows_table(ledger),
         rows_check=mixture_tables.rows_check(ledger),
         rejects=mixture_tables.rejects_table(ledger),
         sources=mixture_tables.sources_table(ledger),
         tokens=mixture_tables.tokens_table(ledger),
         tokens_check=mixture_tables.tokens_check(ledger),
+        mixture_plot=plots.plot_mixture(shares),
         base_verdict=f"Verdict: {check['verdict']}." if check.get("verdict") else "",
         base=tables.base_table(check),
-        provenance=tuple(_provenance_part(title, values) for title, values in _grouped(provenance).items()),
-        tasks_plot=plots.plot_tasks(comparison.tasks),
-        mixture_plot=plots.plot_mixture(shares),
-        loss_plot=plots.plot_loss(metrics),
+        provenance=tuple(_provenance_part(title, values) for title, values in _grouped(results.provenance).items()),
+    )
+
+
+def _surfaces(results: RunResults) -> tuple[SurfaceScores, ...]:
+    found = []
+    for surface, (heading, explained) in _SURFACES.items():
+        changes = [task for task in results.comparison.tasks if task.surface == surface]
+        if changes:
+            plot = plots.plot_tasks(f"tasks-{surface}", changes)
+            doubtful = sorted({task.task for task in changes} & {*DOUBTFUL_AS_CHAT}) if surface == "chat" else []
+            if doubtful:
+                explained += f" {' and '.join(doubtful)}: {_DOUBTFUL}"
+            groups = check_tables.groups_table(changes)
+            found.append(SurfaceScores(heading, explained, tables.task_table(changes), plot, groups))
+    return tuple(found)
+
+
+def _training(results: RunResults, skipped: str) -> Training:
+    return Training(
+        loss_plot=curves.plot_loss(results.metrics, results.events),
+        has_held_out=any(event.get("kind") == "held_out" for event in results.events),
+        source_plots=curves.plot_source_losses(results.events),
+        health=plot_health(results.metrics),
+        alarms=tuple(
+            f"Step {event['step']:,}: {event.get('message') or event.get('name')}"
+            for event in results.events
+            if event.get("kind") == "alarm"
+        ),
         skipped=skipped,
     )
 

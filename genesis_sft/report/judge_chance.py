@@ -2,7 +2,7 @@
 
 Of many scores at chance a few lie two standard errors off by luck. So a claim needs more than ``CLAIM`` of them, and
 p < ``ALPHA`` after Holm's correction over all accuracies of the file (Holm 1979, Scandinavian Journal of Statistics
-6:65); the thresholds are those of :mod:`genesis_sft.report.verdict`.
+6:65).
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from genesis_sft.report import numbers
+from genesis_sft.report.paired import ALPHA, FEWEST_ITEMS, holm
 from genesis_sft.report.scores import JudgedRow, ScoreRow, judged
-from genesis_sft.report.verdict import ALPHA, CLAIM, FEWEST_ITEMS
+
+CLAIM = 2.0
+"""Standard errors from chance that a claim needs at least."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,12 @@ def _binomial_error(share: float, n: int) -> float:
 
 
 def correct(rows: Sequence[JudgedRow]) -> tuple[JudgedRow, ...]:
-    """Return the rows with Holm's p-values, (k-th smallest p) * (m - k + 1), never falling; and what they then say."""
-    p_holm, largest = {}, 0.0
-    tests = sorted((row.p_value, place) for place, row in enumerate(rows) if row.p_value is not None)
-    for before, (p_value, place) in enumerate(tests):
-        largest = p_holm[place] = max(largest, min(1.0, p_value * (len(tests) - before)))
+    """Return the rows with Holm's p-values over all that have one; and what they then say."""
+    p_holm = holm([row.p_value for row in rows])
+    num_tests = sum(one is not None for one in p_holm)
     return tuple(
-        _say(replace(row, p_holm=p_holm[place]), len(tests)) if place in p_holm else row
-        for place, row in enumerate(rows)
+        row if corrected is None else _say(replace(row, p_holm=corrected), num_tests)
+        for row, corrected in zip(rows, p_holm, strict=True)
     )
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from genesis_sft.evals.tasks import TASKS
 from genesis_sft.report import numbers
-from genesis_sft.report.judge_chance import against_chance, chance_of, correct, num_items
+from genesis_sft.report.judge_chance import CLAIM, against_chance, chance_of, correct, num_items
 from genesis_sft.report.judge_lambada import Yardstick, judge_perplexity
+from genesis_sft.report.paired import FEWEST_ITEMS
 from genesis_sft.report.scores import ACCURACIES, JudgedRow, ScoreRow, judged
-from genesis_sft.report.verdict import CLAIM, FEWEST_ITEMS
 
 VERIFY = (
     "Verify the export before anything is trained or judged on it: genesis-sft base verify MODEL. "

@@ -1,17 +1,18 @@
-"""The report as Markdown, for a repository or a terminal: the same content as the page, without the plots.
+"""The report as Markdown, for a pull request: the verdict and the numbers, without plots and conversations.
 
-Lines from outside are escaped, answers stand in fences that are longer than any run of backticks in them.
+What is not read by everyone is folded. Lines from outside are escaped, texts of several lines stand in fences that are
+longer than any run of backticks in them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from genesis_sft.evals.record import ChatAnswer
-from genesis_sft.report.content import HOW_TO_READ, UNTOUCHED, AnswerPair, Content
-from genesis_sft.report.foreign_text import for_markdown_block, for_markdown_line
+from genesis_sft.report.check_tables import total_alone
+from genesis_sft.report.content import UNTOUCHED, Content
+from genesis_sft.report.findings import KIND_WORDS, Finding
+from genesis_sft.report.foreign_text import for_markdown_line
 from genesis_sft.report.tables import Table
-from genesis_sft.report.verdict import KIND_WORDS, Finding
 
 
 def render_markdown(content: Content) -> str:
@@ -21,16 +22,14 @@ def render_markdown(content: Content) -> str:
         f"Base model: {for_markdown_line(content.base_name)}",
         f"**{for_markdown_line(content.headline)}**",
         "\n".join(map(_finding, content.findings)),
-        *_measurements(content),
-        *_conversations(content),
+        *_benchmarks(content),
+        *_losses(content),
+        *_chat(content),
+        *_training(content),
         *_mixture(content),
-        *(("## Training loss", for_markdown_line(content.skipped)) if content.skipped else ()),
-        "## Check of the base model",
-        for_markdown_line(content.base_verdict),
-        _table(content.base),
-        "## How to read this",
-        *(f"**{for_markdown_line(term)}.** {for_markdown_line(text)}" for term, text in HOW_TO_READ),
+        _fold("Check of the base model", for_markdown_line(content.base_verdict), _table(content.base)),
         *_provenance(content),
+        "Plots, conversations, how to read the numbers, and the recipe stand in report.html.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -39,65 +38,72 @@ def _finding(finding: Finding) -> str:
     return f"- **{KIND_WORDS[finding.kind]}.** {for_markdown_line(finding.text)}"
 
 
-def _measurements(content: Content) -> list[str]:
-    parts: list[str] = []
-    if content.tasks.rows:
-        parts += ["## Benchmarks", "Differences in percentage points unless they say nats.", _table(content.tasks)]
+def _benchmarks(content: Content) -> Iterable[str]:
+    for scores in content.surfaces:
+        yield f"## {scores.heading}"
+        yield f"{scores.explained} Differences in percentage points unless they say nats."
+        yield _table(scores.table)
+        if scores.groups.rows:
+            yield _fold("Groups of subjects", _table(scores.groups))
     if content.untouched.rows:
-        parts += ["### Without items that stand in the sources", UNTOUCHED, _table(content.untouched)]
+        yield _fold("Without items that stand in the sources", UNTOUCHED, _table(content.untouched))
+
+
+def _losses(content: Content) -> Iterable[str]:
+    if content.plain_text.rows:
+        yield "## Forgetting"
+        yield "Loss on passages of plain text, nats per token; a rise means that something was forgotten."
+        yield _table(total_alone(content.plain_text))
+        yield _fold("Each passage", _table(content.plain_text))
     if content.held_out.rows:
-        parts += ["## Held-out loss", "Nats per trained token; less is better.", _table(content.held_out)]
+        yield "## Held-out loss"
+        yield "Nats per trained token; less is better."
+        yield _table(content.held_out)
+
+
+def _chat(content: Content) -> Iterable[str]:
     if content.stop:
-        parts += ["## Does it end its turn?", _table(content.stop)]
-    return parts
+        yield "## Does it end its turn?"
+        yield _table(content.stop)
+    if content.rates.rows:
+        yield "## Checks of the chat answers"
+        yield _table(content.rates)
+    if content.instructions.rows:
+        yield _fold("Demands that a program can verify", _table(content.instructions))
 
 
-def _conversations(content: Content) -> list[str]:
-    parts: list[str] = []
-    if content.samples:
-        parts += ["## Sample conversations", *map(_pair, content.samples)]
-    if content.answers:
-        parts.append(_fold(f"All {len(content.answers)} answers", "\n\n".join(map(_pair, content.answers))))
-    return parts
+def _training(content: Content) -> Iterable[str]:
+    if content.training.skipped or content.training.alarms:
+        yield "## Training"
+        yield for_markdown_line(content.training.skipped)
+        yield "\n".join(f"- {for_markdown_line(alarm)}" for alarm in content.training.alarms)
 
 
-def _pair(pair: AnswerPair) -> str:
-    said = [
-        f"**{for_markdown_line(message['role'])}**\n\n{for_markdown_block(message['content'])}"
-        for message in pair.before.messages
-    ]
-    title = f"### {for_markdown_line(pair.before.id)}"
-    return "\n\n".join([title, *said, _side("Before", pair.before), _side("After", pair.after)])
-
-
-def _side(title: str, answer: ChatAnswer) -> str:
-    ended = "ended its turn" if answer.ended else "did not end its turn"
-    parts = [f"**{title}** ({ended}, {answer.num_tokens:,} tokens)"]
-    if answer.reasoning:
-        parts.append(_fold("Reasoning", for_markdown_block(answer.reasoning)))
-    return "\n\n".join([*parts, for_markdown_block(answer.answer) if answer.answer.strip() else "(no text)"])
-
-
-def _mixture(content: Content) -> list[str]:
+def _mixture(content: Content) -> Iterable[str]:
     if not content.rows.rows:
-        return []
-    parts = ["## Mixture", _table(content.rows), for_markdown_line(content.rows_check)]
-    if content.rejects.rows:
-        parts += ["Why rows were rejected:", _table(content.rejects)]
-    parts += ["Where the sources come from:", _table(content.sources)]
-    return [*parts, "As trained on:", _table(content.tokens), for_markdown_line(content.tokens_check)]
+        return
+    checks = f"{for_markdown_line(content.rows_check)} {for_markdown_line(content.tokens_check)}"
+    yield _fold("Mixture", _table(content.tokens), _table(content.rows), checks, _table(content.rejects))
+    yield _fold("Where the sources come from", _table(content.sources))
 
 
-def _provenance(content: Content) -> list[str]:
-    parts = ["## Provenance"] if content.provenance else []
-    for part in content.provenance:
-        parts += [f"### {for_markdown_line(part.title.replace('_', ' ').capitalize())}", _table(part.table)]
-        parts += [f"{for_markdown_line(name)}:\n\n{for_markdown_block(text)}" for name, text in part.texts]
-    return parts
+def _provenance(content: Content) -> Iterable[str]:
+    parts = {
+        for_markdown_line(part.title.replace("_", " ").capitalize()): _table(part.table)
+        for part in content.provenance
+        if part.table.rows
+    }
+    if "Models" in parts:
+        yield "## Models"
+        yield parts.pop("Models")
+    if parts:
+        inside = (piece for title, table in parts.items() for piece in (f"**{title}**", table))
+        yield _fold("Provenance: times, settings, versions, hashes of the stages", *inside)
 
 
-def _fold(summary: str, inside: str) -> str:
-    return f"<details>\n<summary>{summary}</summary>\n\n{inside}\n\n</details>"
+def _fold(summary: str, *inside: str) -> str:
+    shown = "\n\n".join(part for part in inside if part)
+    return f"<details>\n<summary>{summary}</summary>\n\n{shown}\n\n</details>"
 
 
 def _table(table: Table) -> str:

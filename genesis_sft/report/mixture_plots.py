@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from genesis_sft.errors import InputError
 from genesis_sft.mixture.stats import MixtureStats
-from genesis_sft.report.plots import AFTER, BEFORE
 
+SHARES, LENGTHS = "#8b929c", "#2f83c5"
 SUFFIXES = (".svg", ".png")
 _NUM_BINS = 60
 _PNG_DOTS_PER_INCH = 160
@@ -47,10 +47,10 @@ def plot_stats(stats: MixtureStats, path: Path) -> None:
         figure = Figure(figsize=(8.5, 1.0 + 0.85 * len(stats.sources)), layout="constrained", facecolor="white")
         grid: Any = figure.subplots(len(stats.sources), 2, sharex="col", squeeze=False, width_ratios=(3, 2))
         for (left, right), (name, of_source) in zip(grid, stats.sources.items(), strict=True):
-            _fill(left, stats.lengths[name], stats.max_length, AFTER)
+            _fill(left, stats.lengths[name], stats.max_length, LENGTHS)
             left.axvline(of_source.median, color="black", linewidth=0.8, linestyle=(0, (2, 2)))
             left.set_title(f"{name}: {of_source.examples:,} examples, median {of_source.median:,.0f}", **_TITLE)
-            _fill(right, stats.trained_shares[name] * 100, 100, BEFORE)
+            _fill(right, stats.trained_shares[name] * 100, 100, SHARES)
             right.set_title(f"{of_source.trained_share * 100:.1f} % of the tokens trained", **_TITLE)
         grid[-1][0].set_xlabel(f"tokens of an example, {stats.max_length:,} at most (dotted: median)")
         grid[-1][1].set_xlabel("trained share of an example, %")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 MISSING = "–"
 
 
-def is_number(value: float | None) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a measured value is there and finite; a skipped training step has none."""
-    return value is not None and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def count(value: int | None) -> str:
@@ -24,7 +25,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def nats(value: float | None) -> str:
     """Return nats with three digits after the point: ``1.934``."""
-    return MISSING if value is None else f"{value:.3f}"
+    return MISSING if value is None else f"{_minus(value, 3)}{abs(value):.3f}"
 
 
 def perplexity(nats_per_word: float) -> str:
@@ -44,13 +45,35 @@ def signed(value: float, digits: int) -> str:
     return f"{'+' if value > 0 else '−'}{text}"
 
 
-def points(difference: float, standard_error: float | None) -> str:
-    """Return a difference of shares in percentage points with its standard error: ``+3.1 ± 1.2``."""
-    error = MISSING if standard_error is None else f"{standard_error * 100:.1f}"
-    return f"{signed(difference * 100, 1)} ± {error}"
+def points_interval(difference: float, low: float | None, high: float | None) -> str:
+    """Return a difference of shares in percentage points with its 95 % interval: ``+3.1 (0.7 to 5.5)``."""
+    return _with_interval(difference * 100, low, high, scale=100, digits=1)
 
 
-def nats_difference(difference: float, standard_error: float | None) -> str:
-    """Return a difference in nats with its standard error: ``−0.214 ± 0.012``."""
-    error = MISSING if standard_error is None else f"{standard_error:.3f}"
-    return f"{signed(difference, 3)} ± {error}"
+def nats_interval(difference: float, low: float | None, high: float | None) -> str:
+    """Return a difference in nats with its 95 % interval: ``−0.214 (−0.238 to −0.190)``."""
+    return _with_interval(difference, low, high, scale=1, digits=3)
+
+
+def share_interval(low: float, high: float) -> str:
+    """Return the interval of a share in per cent: ``74–95 %``."""
+    return f"{low * 100:.0f}–{high * 100:.0f} %"
+
+
+def p_value(value: float | None) -> str:
+    """Return a p-value with two significant digits: ``0.034``, ``< 0.001``."""
+    if value is None:
+        return MISSING
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def _with_interval(difference: float, low: float | None, high: float | None, *, scale: float, digits: int) -> str:
+    if low is None or high is None:
+        return signed(difference, digits)
+    ends = (f"{_minus(end * scale, digits)}{abs(end * scale):.{digits}f}" for end in (low, high))
+    return f"{signed(difference, digits)} ({' to '.join(ends)})"
+
+
+def _minus(value: float, digits: int) -> str:
+    """Return a true minus sign for what is below 0 after rounding."""
+    return "−" if float(f"{value:.{digits}f}") < 0 else ""

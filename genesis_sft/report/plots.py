@@ -1,91 +1,108 @@
-"""The plots of the report, as SVG text to be set into the page.
+"""The plots of scores and of the mixture: scores before and after on one line, and bars.
 
-Text and axes are drawn in ``currentColor`` and the background is transparent, so a plot reads on white and on dark.
-Text stays text (searchable, in the page's font). Equal input gives equal bytes: no date, no random ids.
+What a mark means never hangs on its colour alone: before is a ring, after a disc, chance a dotted line.
 """
 
 from __future__ import annotations
 
-import html
-import io
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from genesis_sft.evals.error_bars import Z_95
+from genesis_sft.report import numbers
+from genesis_sft.report.changes import RateChange, TaskChange
+from genesis_sft.report.drawing import across, bar, circle, figure, line, round_scale, short, text
 
-from genesis_sft.console import visible
-from genesis_sft.report.compare import TaskChange
-from genesis_sft.report.numbers import is_number
-from genesis_sft.report.statistics import Z_95
-
-INK = "#010203"  # stands for currentColor until the SVG is written; no other part may have it
-BEFORE = "#8b929c"
-AFTER = "#2f83c5"
-EXAMPLES = "#8b929c"
-WIDTH_INCHES = 5.8
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "genesis-sft",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a name with a $ in it is a name
-}
+_ROW, _AXIS = 50.0, 24.0
+_LONGEST_BAR = 46.0
+"""Per cent of the width; the rest is for the label behind it."""
 
 
-def plot_tasks(tasks: Sequence[TaskChange]) -> str:
-    """Draw before -> after for each benchmark that is a share, with 95 % intervals and a tick at chance.
+@dataclass(frozen=True)
+class ScorePair:
+    """A share before and after, each with its 95 % interval where there is one; 0 to 1."""
+
+    name: str
+    before: float
+    before_interval: tuple[float, float] | None
+    after: float
+    after_interval: tuple[float, float] | None
+    chance: float | None = None
+
+
+def plot_tasks(name: str, tasks: Sequence[TaskChange]) -> str:
+    """Draw before -> after for each benchmark of one surface that is a share, with 95 % intervals and chance.
 
     Returns:
         SVG text; ``""`` where no benchmark is a share of right answers.
     """
-    shown = [task for task in tasks if task.unit == "share"]
-    if not shown:
-        return ""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _new_figure(height=0.8 + 0.46 * len(shown))
-        for row, task in enumerate(shown):
-            _draw_task(axes, row, task, labelled=row == 0)
-        axes.set_yticks(range(len(shown)), [_short(f"{task.task} ({task.metric})") for task in shown])
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.set_xlabel("right answers, % (lines: 95 % interval of each score)")
-        axes.tick_params(axis="y", length=0)
-        _legend_above(figure, axes)
-        return _to_svg(figure, "tasks", "Benchmark scores before and after training, with error bars and chance")
+    pairs = [
+        ScorePair(
+            task_label(task),
+            task.before,
+            _interval(task.before, task.before_standard_error),
+            task.after,
+            _interval(task.after, task.after_standard_error),
+            task.chance,
+        )
+        for task in tasks
+        if task.unit == "share"
+    ]
+    return plot_pairs(name, "Benchmark scores before and after training", pairs)
 
 
-def plot_loss(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Draw the training loss of each step, raw and smoothed; ``""`` for fewer than two steps.
+def plot_rates(rates: Sequence[RateChange]) -> str:
+    """Draw how many chat answers each check holds of, before and after, with Wilson's 95 % intervals.
 
-    Args:
-        metrics: Rows with ``step`` and ``loss`` (nats per trained token); those whose loss is no number are left out.
+    An arrow behind a name points to the better side: up where more is better.
     """
-    known = [row for row in metrics if is_number(row["loss"])]
-    if len(known) < 2:
+    pairs = [
+        ScorePair(
+            f"{short(rate.name, 24)} {'↑' if rate.better == 'more' else '↓'}",
+            rate.before.value,
+            (rate.before.low, rate.before.high),
+            rate.after.value,
+            (rate.after.low, rate.after.high),
+        )
+        for rate in rates
+    ]
+    return plot_pairs("rates", "Checks of the chat answers before and after training", pairs)
+
+
+def plot_pairs(name: str, title: str, pairs: Sequence[ScorePair]) -> str:
+    """Draw a line a pair: name and values above, intervals and marks below, one scale for all of them."""
+    if not pairs:
         return ""
-    steps = [float(row["step"]) for row in known]
-    losses = [float(row["loss"]) for row in known]
-    window = smoothing_window(len(losses))
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _new_figure(height=2.6)
-        axes.plot(steps, losses, color=BEFORE, linewidth=0.8, alpha=0.6, label="each step")
-        axes.plot(steps, smooth(losses, window), color=AFTER, linewidth=2, label=f"mean of {window} steps")
-        axes.set_xlabel("optimizer step")
-        axes.set_ylabel("nats per trained token")
-        axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
-        _legend_above(figure, axes)
-        return _to_svg(figure, "loss", "Training loss by optimizer step")
+    values = [value for pair in pairs for value in _values(pair)]
+    scale = round_scale((100 * value for value in values), num_steps=4, floor=0.0)
+    bottom = _ROW * len(pairs) + 6
+    parts = []
+    for number, tick in enumerate(scale.ticks):
+        x = across(scale.part(tick))
+        anchor = "start" if not number else "end" if number == len(scale.ticks) - 1 else "middle"
+        parts.append(line(x, 4, x, bottom, "grid"))
+        parts.append(text(x, bottom + 16, f"{tick:g} %", "soft", anchor=anchor))
+    for row, pair in enumerate(pairs):
+        top = _ROW * row
+        parts.append(text("0", top + 16, pair.name, "name"))
+        parts.append(text("100%", top + 16, _change(pair), "value", anchor="end"))
+        y = top + 32
+        if pair.chance is not None:
+            x = across(scale.part(100 * pair.chance))
+            parts.append(line(x, y - 9, x, y + 9, "chance-line"))
+        start, end = (across(scale.part(100 * value)) for value in (pair.before, pair.after))
+        parts.append(line(start, y, end, y, "join"))
+        for interval, shift, css in ((pair.before_interval, -4.0, "before"), (pair.after_interval, 4.0, "after")):
+            if interval:
+                low, high = (across(scale.part(100 * value)) for value in interval)
+                parts.append(line(low, y + shift, high, y + shift, f"interval {css}"))
+        parts += [circle(start, y, 5, "dot before"), circle(end, y, 5, "dot after")]
+    description = "; ".join(
+        f"{pair.name}: {numbers.percent(pair.before)} before, {numbers.percent(pair.after)} after"
+        + (f", chance {numbers.percent(pair.chance)}" if pair.chance is not None else "")
+        for pair in pairs
+    )
+    return figure(name, title, description, parts, height=bottom + _AXIS)
 
 
 def plot_mixture(shares: Sequence[tuple[str, int, int]]) -> str:
@@ -97,79 +114,42 @@ def plot_mixture(shares: Sequence[tuple[str, int, int]]) -> str:
     all_examples, all_tokens = sum(row[1] for row in shares), sum(row[2] for row in shares)
     if not all_examples or not all_tokens:
         return ""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _new_figure(height=0.8 + 0.5 * len(shares))
-        rows = range(len(shares))
-        examples = [100 * row[1] / all_examples for row in shares]
-        tokens = [100 * row[2] / all_tokens for row in shares]
-        upper = axes.barh([row - 0.18 for row in rows], examples, height=0.3, color=EXAMPLES, label="examples")
-        lower = axes.barh([row + 0.18 for row in rows], tokens, height=0.3, color=AFTER, label="trained tokens")
-        for bars in (upper, lower):
-            axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
-        axes.set_yticks(rows, [_short(row[0]) for row in shares])
-        axes.set_ylim(len(shares) - 0.4, -0.6)
-        axes.set_xlim(0, 1.1 * max(*examples, *tokens))
-        axes.set_xlabel("share of the mixture, %")
-        axes.tick_params(axis="y", length=0)
-        _legend_above(figure, axes)
-        return _to_svg(figure, "mixture", "Share of each source in examples and in trained tokens")
-
-
-def smoothing_window(steps: int) -> int:
-    """Return how many steps are averaged: a twentieth of the run, odd, at least 3."""
-    return max(3, steps // 20 // 2 * 2 + 1)
-
-
-def smooth(values: Sequence[float], window: int) -> list[float]:
-    """Return the centred mean over ``window`` values; at the ends over those that there are."""
-    half = window // 2
-    parts = (values[max(0, index - half) : index + half + 1] for index in range(len(values)))
-    return [sum(part) / len(part) for part in parts]
-
-
-def _draw_task(axes: Axes, row: int, task: TaskChange, *, labelled: bool) -> None:
-    before, after = 100 * task.before, 100 * task.after
-    axes.plot([before, after], [row, row], color=INK, alpha=0.35, linewidth=1.5, zorder=1)
-    sides = (
-        (before, task.before_standard_error, BEFORE, -0.13, "before"),
-        (after, task.after_standard_error, AFTER, 0.13, "after"),
+    rows = [(name, examples / all_examples, tokens / all_tokens) for name, examples, tokens in shares]
+    largest = max(part for row in rows for part in row[1:])
+    parts = []
+    for number, (name, *both) in enumerate(rows):
+        top = 56.0 * number
+        parts.append(text("0", top + 14, short(name, 36), "name"))
+        for y, part, css, of in zip(
+            (top + 20, top + 35), both, ("before", "after"), ("examples", "trained tokens"), strict=True
+        ):
+            width = f"{part / largest * _LONGEST_BAR:.2f}%"
+            parts.append(bar(y, width, 11, f"bar {css}"))
+            parts.append(text(width, y + 10, f"{numbers.percent(part)} of {of}", "soft", shift=7))
+    description = "; ".join(
+        f"{name}: {numbers.percent(examples)} of examples, {numbers.percent(tokens)} of trained tokens"
+        for name, examples, tokens in rows
     )
-    for value, error, colour, shift, label in sides:
-        if error is not None:
-            reach = 100 * Z_95 * error
-            axes.plot([value - reach, value + reach], [row + shift] * 2, color=colour, linewidth=1.4, zorder=2)
-        axes.plot([value], [row], "o", color=colour, markersize=7, zorder=3, label=label if labelled else None)
-    if task.chance is not None:
-        chance = [100 * task.chance] * 2
-        axes.plot(chance, [row - 0.3, row + 0.3], color=INK, linewidth=1.2, linestyle=(0, (1.5, 1.5)), zorder=2)
+    return figure(
+        "mixture", "Share of each source in examples and in trained tokens", description, parts, height=56.0 * len(rows)
+    )
 
 
-def _new_figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    return figure, axes
+def task_label(task: TaskChange) -> str:
+    """Return the name of a benchmark with its metric and, where there are some, the answered questions before it."""
+    return f"{short(task.task, 18)} ({task.metric}{f', {task.num_fewshot}-shot' if task.num_fewshot else ''})"
 
 
-def _legend_above(figure: Figure, axes: Axes) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=9)
+def _interval(value: float, standard_error: float | None) -> tuple[float, float] | None:
+    if standard_error is None:
+        return None
+    return max(0.0, value - Z_95 * standard_error), min(1.0, value + Z_95 * standard_error)
 
 
-def _short(name: str, longest: int = 30) -> str:
-    shown = " ".join(visible(name).split())
-    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+def _values(pair: ScorePair) -> list[float]:
+    found = [pair.before, pair.after, *(pair.before_interval or ()), *(pair.after_interval or ())]
+    return found if pair.chance is None else [*found, pair.chance]
 
 
-def _to_svg(figure: Figure, name: str, label: str) -> str:
-    """Return the figure as an ``<svg>`` element whose ids start with ``name``, so that two fit into one page."""
-    buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)  # a style would hold for the whole page
-    svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
-    svg = re.sub(r' (width|height)="[0-9.]+pt"', "", svg, count=2)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = svg.replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-").replace(INK, "currentColor")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+def _change(pair: ScorePair) -> str:
+    return f"{100 * pair.before:.1f} → {numbers.percent(pair.after)}"

@@ -3,46 +3,98 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from genesis_sft.evals.record import EvalRecord
-from genesis_sft.recipe import Recipe, resolved_yaml
+from genesis_sft.errors import RunDirError
+from genesis_sft.evals.record import SAMPLES, EvalRecord
+from genesis_sft.recipe import Recipe, load_recipe, resolved_yaml
+from genesis_sft.report.changes import Comparison
 from genesis_sft.report.clean_subset import compare_untouched
-from genesis_sft.report.compare import Comparison, compare
-from genesis_sft.report.page import write_report
+from genesis_sft.report.compare import compare
+from genesis_sft.report.flips import find_flips
+from genesis_sft.report.page import HTML, JSON, MARKDOWN, write_report
+from genesis_sft.report.run_results import RunResults
 from genesis_sft.report.verdict import task_kind
 from genesis_sft.run_dir import RunDir, read_manifest
 from genesis_sft.training.result import TrainingState
+from genesis_sft.training.watching.metrics import EVENTS_FILE, read_events
 
-_STAGES = ("base", "questions", "data", "before", "train", "export", "after", "held_out")
+STAGES_READ = ("base", "questions", "data", "before", "train", "export", "after", "held_out")
 
 
 def report_on_run(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
     """Compare before and after, write the report; return the plain line of result."""
+    results = read_results(recipe, run_dir)
+    write_report(out, results)
+    return summarize(results.comparison)
+
+
+def write_again(run: str | Path, out: Path) -> list[Path]:
+    """Write the report of a finished run to another folder; return the files.
+
+    Args:
+        run: The run folder.
+        out: A folder, made where there is none; an earlier report in it is replaced.
+
+    Raises:
+        RunDirError: ``run`` is not the folder of a finished run.
+        InputError: Its records cannot be read.
+    """
+    run_dir = RunDir(run)
+    require_finished(run_dir, STAGES_READ)
+    results = read_results(load_recipe(run_dir.path / "recipe.yaml"), run_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    write_report(out, results)
+    return [out / name for name in (HTML, MARKDOWN, JSON)]
+
+
+def require_finished(run_dir: RunDir, stages: Iterable[str]) -> None:
+    """Refuse a folder in which a stage is missing.
+
+    Raises:
+        RunDirError: One is.
+    """
+    for stage in stages:
+        if read_manifest(run_dir.folder(stage)) is None:
+            raise RunDirError(
+                f"expected the folder of a finished run at {run_dir.path}; found no finished stage {stage} in it",
+                hint="Name the folder that `genesis-sft run` wrote, e.g. runs/quickstart.",
+            )
+
+
+def read_results(recipe: Recipe, run_dir: RunDir) -> RunResults:
+    """Return all that the finished stages of a run left for its report.
+
+    Raises:
+        InputError: A record is damaged, or before and after are not of the same evaluation.
+    """
     before, after = read_records(run_dir)
-    shown = _without_folders(recipe)
     comparison = compare(before, after)
-    write_report(
-        out,
+    shown = _without_folders(recipe)
+    train = run_dir.folder("train")
+    return RunResults(
         recipe_name=recipe.name,
         base_name=shown.base.model,
         comparison=comparison,
         before=before,
         after=after,
         ledger=_ledger(recipe, run_dir),
-        metrics=TrainingState.open(run_dir.folder("train")).metrics(),
+        metrics=TrainingState.open(train).metrics(),
+        events=read_events(train / EVENTS_FILE),
         check=_read(run_dir.folder("base") / "check.json") | {"training_loss": recipe.base.training_loss},
         provenance=_provenance(shown, run_dir, before, after),
-        untouched=compare_untouched(before, after, _samples(run_dir), _read(run_dir.folder("data") / "touched.json")),
+        untouched=compare_untouched(
+            before, after, _samples(run_dir, "before"), _read(run_dir.folder("data") / "touched.json")
+        ),
+        flips=find_flips(comparison.tasks, _samples(run_dir, "before"), _samples(run_dir, "after")),
     )
-    return _summary(comparison)
 
 
-def _samples(run_dir: RunDir) -> Iterator[dict[str, Any]]:
-    with open(run_dir.folder("before") / "samples.jsonl", encoding="utf-8", newline="\n") as lines:
+def _samples(run_dir: RunDir, side: str) -> Iterator[dict[str, Any]]:
+    with open(run_dir.folder(side) / SAMPLES, encoding="utf-8", newline="\n") as lines:
         yield from map(json.loads, lines)
 
 
@@ -77,9 +129,10 @@ def _with_held_out(run_dir: RunDir, side: str) -> EvalRecord:
 
 
 def _provenance(recipe: Recipe, run_dir: RunDir, before: EvalRecord, after: EvalRecord) -> dict[str, Any]:
-    manifests = {stage: read_manifest(run_dir.folder(stage)) or {} for stage in _STAGES}
+    manifests = {stage: read_manifest(run_dir.folder(stage)) or {} for stage in STAGES_READ}
+    seconds = {stage: manifest.get("elapsed_seconds") for stage, manifest in manifests.items()}
     return {
-        "seconds": {stage: manifest.get("elapsed_seconds") for stage, manifest in manifests.items()},
+        "seconds": seconds | {"all stages": sum(spent for spent in seconds.values() if spent is not None)},
         "stage keys": {stage: str(manifest.get("key", ""))[:16] for stage, manifest in manifests.items()},
         "models": {"base, sha256": before.model, "tuned, sha256": after.model},
         "evaluation": {name: value for name, value in before.settings.items() if name != "tasks"},
@@ -88,7 +141,8 @@ def _provenance(recipe: Recipe, run_dir: RunDir, before: EvalRecord, after: Eval
     }
 
 
-def _summary(comparison: Comparison) -> str:
+def summarize(comparison: Comparison) -> str:
+    """Return what changed, in one line."""
     parts = []
     if total := comparison.held_out_total:
         parts.append(f"held-out loss {total.before:.3f} -> {total.after:.3f}")

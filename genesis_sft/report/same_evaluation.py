@@ -6,9 +6,14 @@ Raises :class:`genesis_sft.errors.InputError` throughout.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from genesis_sft.errors import InputError
+from genesis_sft.evals.record import EvalRecord, TaskRecord
+
+MADE_BY = "made_by"
+"""Setting of a record that was read from another program's output: who wrote it."""
 
 MAY_DIFFER = ("batch_size", "data", "device", "held_out", "pass_tokens", "seed", "tasks", "threads")
 """Settings that change no outcome but by rounding, or whose effect shows in the documents themselves. All others must
@@ -17,6 +22,53 @@ agree."""
 _ROUNDED_BY = ("device", "threads")
 
 _HINT = "Evaluate both models with the same evals section of the recipe."
+
+
+def score_name(task: TaskRecord) -> str:
+    """Return what tells a score from others of its record: ``"piqa (acc)"``, ``"mmlu 5-shot (chat) (acc)"``."""
+    return f"{task.label} ({task.metric})"
+
+
+def shared_scores(before: EvalRecord, after: EvalRecord) -> tuple[EvalRecord, EvalRecord, tuple[str, ...]]:
+    """Return two records as they are; where another program wrote one, the benchmark scores that both have.
+
+    Another program's output states fewer settings, and has no held-out loss nor chat answers. Its scores on the chat
+    surface are not compared with ours: it counts the prompt's last line break as part of the answer.
+
+    Returns:
+        Both records, and a sentence on what was left out where something was.
+
+    Raises:
+        InputError: No score stands in both.
+    """
+    makers = [record.settings.get(MADE_BY) for record in (before, after)]
+    if makers == [None, None]:
+        return before, after, ()
+    mixed = makers[0] != makers[1]
+    old, new = ({score_name(task) for task in one.tasks} for one in (before, after))
+    chat = {score_name(task) for task in before.tasks if task.surface == "chat"} if mixed else set()
+    both = (old & new) - chat
+    if not both:
+        raise InputError(
+            "expected two evaluations with a benchmark score in common, found "
+            f"{', '.join(sorted(old)) or 'none'} before and {', '.join(sorted(new)) or 'none'} after",
+            hint="Evaluate both models on the same tasks, with as many answered questions, on the same surface.",
+        )
+    left_out = sorted((old | new) - both)
+    note = f"Left out, as only one of the two evaluations has it in this form: {', '.join(left_out)}."
+    settings = before.settings.keys() & after.settings.keys() - {MADE_BY}
+    sides = [
+        replace(
+            record,
+            settings={name: record.settings[name] for name in settings},
+            tasks=tuple(task for task in record.tasks if score_name(task) in both),
+            held_out=(),
+            chat=(),
+            plain_text=(),
+        )
+        for record in (before, after)
+    ]
+    return sides[0], sides[1], (note,) if left_out else ()
 
 
 def refuse_other_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

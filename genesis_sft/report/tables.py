@@ -8,8 +8,9 @@ from typing import Any
 
 from genesis_sft.console import format_duration
 from genesis_sft.report import numbers
-from genesis_sft.report.compare import Comparison, HeldOutChange, StopChange, TaskChange
-from genesis_sft.report.verdict import Kind, held_out_kind, stop_interval, stop_kind, task_kind
+from genesis_sft.report.changes import Comparison, HeldOutChange, StopChange, TaskChange
+from genesis_sft.report.findings import Kind
+from genesis_sft.report.verdict import held_out_kind, stop_interval, stop_kind, task_kind
 
 _WORDS = {"better": "better", "worse": "worse", "open": "cannot be told", "chance": "not above chance"}
 
@@ -34,20 +35,21 @@ class Table:
 
 
 def task_table(tasks: Sequence[TaskChange]) -> Table:
-    """Return the benchmarks: before, after, difference with its paired standard error, chance, items, note."""
+    """Return the benchmarks: before, after, paired difference with its interval, Holm's p, chance, items, note."""
     return Table(
         columns=(
             "Benchmark",
             "Metric",
             "Before",
             "After",
-            "Difference ± SE",
+            "Difference (95 %)",
+            "p (Holm)",
             "Visible from",
             "Chance",
             "Items",
             "Note",
         ),
-        align="llrrrrrrl",
+        align="llrrrrrrrl",
         rows=tuple(_task_row(task) for task in tasks),
         marks=tuple(task_kind(task) for task in tasks),
     )
@@ -56,16 +58,17 @@ def task_table(tasks: Sequence[TaskChange]) -> Table:
 def _task_row(task: TaskChange) -> tuple[str, ...]:
     if task.unit == "share":
         before, after = numbers.percent(task.before), numbers.percent(task.after)
-        difference = numbers.points(task.difference, task.standard_error)
+        difference = numbers.points_interval(task.difference, task.low, task.high)
     else:
         before, after = numbers.perplexity(task.before), numbers.perplexity(task.after)
-        difference = f"{numbers.nats_difference(task.difference, task.standard_error)} nats"
+        difference = f"{numbers.nats_interval(task.difference, task.low, task.high)} nats"
     return (
-        task.task,
+        task.label,
         task.metric,
         before,
         after,
         difference,
+        numbers.p_value(task.p_holm),
         _visible_from(task),
         numbers.percent(task.chance),
         numbers.count(task.n),
@@ -85,8 +88,17 @@ def held_out_table(comparison: Comparison) -> Table:
     """Return the held-out loss by source, and over all conversations."""
     total = comparison.held_out_total
     return Table(
-        columns=("Source", "Conversations", "Trained tokens", "Before", "After", "Difference ± SE", "Note"),
-        align="lrrrrrl",
+        columns=(
+            "Source",
+            "Conversations",
+            "Trained tokens",
+            "Before",
+            "After",
+            "Difference (95 %)",
+            "Bits per byte",
+            "Note",
+        ),
+        align="lrrrrrrl",
         rows=tuple(_held_out_row(change) for change in comparison.held_out),
         marks=tuple(held_out_kind(change) for change in comparison.held_out),
         total=_held_out_row(total) if total else None,
@@ -100,9 +112,16 @@ def _held_out_row(change: HeldOutChange) -> tuple[str, ...]:
         numbers.count(change.n_tokens),
         numbers.nats(change.before),
         numbers.nats(change.after),
-        numbers.nats_difference(change.difference, change.standard_error),
+        numbers.nats_interval(change.difference, change.low, change.high),
+        _bits_per_byte(change),
         _WORDS[held_out_kind(change)],
     )
+
+
+def _bits_per_byte(change: HeldOutChange) -> str:
+    if change.before_bits_per_byte is None or change.after_bits_per_byte is None:
+        return numbers.MISSING
+    return f"{change.before_bits_per_byte:.3f} → {change.after_bits_per_byte:.3f}"
 
 
 def stop_table(stop: StopChange) -> Table:

@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from genesis_sft.console import visible
-from genesis_sft.report import tables
-from genesis_sft.report.compare import Comparison
+from genesis_sft.report import check_tables, tables
+from genesis_sft.report.changes import Comparison
+from genesis_sft.report.findings import KIND_WORDS, headline
 from genesis_sft.report.tables import Table
-from genesis_sft.report.verdict import KIND_WORDS, headline, judge
+from genesis_sft.report.verdict import judge
 
 
 def render_comparison(comparison: Comparison) -> str:
     """Return the verdict and the tables; differences are in percentage points unless they say nats."""
     findings = judge(comparison)
     parts = [headline(findings), "\n".join(f"{KIND_WORDS[one.kind]}: {one.text}" for one in findings)]
-    parts.append(render_table(tables.task_table(comparison.tasks)))
+    for surface in ("raw", "chat"):
+        changes = [task for task in comparison.tasks if task.surface == surface]
+        parts.append(render_table(tables.task_table(changes)))
+        parts.append(render_table(check_tables.groups_table(changes)))
     parts.append(render_table(tables.held_out_table(comparison)))
+    parts.append(render_table(check_tables.plain_text_table(comparison)))
     if comparison.stop:
         parts.append(render_table(tables.stop_table(comparison.stop)))
+    parts.append(render_table(check_tables.rates_table(comparison.rates)))
     return visible("\n\n".join(part for part in parts if part))
 
 

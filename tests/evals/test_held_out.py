@@ -5,6 +5,7 @@ import torch
 from genesis_sft.errors import ModelError
 from genesis_sft.evals import held_out
 from genesis_sft.evals.held_out import choose_evenly, measure_held_out
+from genesis_sft.tokens.chatml import ChatMLEncoder
 from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
 
 
@@ -74,7 +75,7 @@ def nats(model, index):
 def test_losses_are_those_of_each_conversation_alone(tiny_base, monkeypatch, batch_tokens):
     monkeypatch.setattr(held_out, "BATCH_TOKENS", batch_tokens)
     model = tiny_base.load_model(attention=SEGMENT_ATTENTION)
-    sums, birds = measure_held_out(model, CONVERSATIONS, 1000)
+    sums, birds = measure_held_out(model, CONVERSATIONS, 1000, ChatMLEncoder(tiny_base.load_tokenizer()))
     plain = tiny_base.load_model()
     first, second, third = (nats(plain, index) for index in range(3))
     assert (sums.source, sums.rows, sums.tokens, sums.n_tokens, sums.n_conversations) == (
@@ -90,9 +91,22 @@ def test_losses_are_those_of_each_conversation_alone(tiny_base, monkeypatch, bat
     assert birds.nats_per_token == pytest.approx(second / 2, abs=1e-4)
 
 
+def test_bytes_are_those_of_the_trained_text_without_control_tokens(tiny_base):
+    """Pieces of a character, and control tokens between them, are decoded with the whole span."""
+    encoder = ChatMLEncoder(tiny_base.load_tokenizer())
+    party, thought = encoder.text.encode(["die 🎉 Überfahrt", "hm 漢字"])
+    ids = [7, *party, encoder.im_end_id, encoder.think_id, *thought, encoder.think_end_id, encoder.im_end_id, 7]
+    behind = len(party) + 2
+    conversation = ("a", ids, [(1, behind), (behind, len(ids) - 1)])
+    model = tiny_base.load_model(attention=SEGMENT_ATTENTION)
+    (record,) = measure_held_out(model, Table(conversation, of_length("a", 3)), 1000, encoder)
+    seven = len(encoder.decode([7]).encode())
+    assert record.num_bytes == (len("die 🎉 Überfahrt".encode()) + len("hm 漢字".encode()), 2 * seven)
+
+
 def test_a_loss_that_is_no_number_is_refused(tiny_base):
     model = tiny_base.load_model(attention=SEGMENT_ATTENTION)
     with torch.no_grad():
         model.get_input_embeddings().weight.fill_(float("nan"))
     with pytest.raises(ModelError, match="infinities or NaN"):
-        measure_held_out(model, CONVERSATIONS, 1000)
+        measure_held_out(model, CONVERSATIONS, 1000, ChatMLEncoder(tiny_base.load_tokenizer()))

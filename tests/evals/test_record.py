@@ -69,7 +69,7 @@ def test_no_record_damaged_record_and_other_version_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="damaged"):
         EvalRecord.open(tmp_path)
     (tmp_path / "record.json").write_text(json.dumps(RECORD.to_json() | {"version": 99}))
-    with pytest.raises(InputError, match=r"version 1 in .*, found 99"):
+    with pytest.raises(InputError, match=r"version 2 in .*, found 99"):
         EvalRecord.open(tmp_path)
 
 

@@ -13,6 +13,7 @@ SECTION = EvalsSection(
     data="package",
     tasks=(TaskSection(task="piqa", limit=2), TaskSection(task="lambada_openai")),
     pass_tokens=100,
+    plain_text=False,
     chat_prompts=2,
     max_new_tokens=4,
 )
@@ -93,7 +94,7 @@ def test_too_many_chat_prompts_are_refused_before_anything_is_measured(tiny_base
 
 
 def test_nothing_asked_gives_an_empty_record(tiny_base, tmp_path):
-    record = run_evals(EvalsSection(chat_prompts=0), tiny_base, tmp_path / "new", device="cpu")
+    record = run_evals(EvalsSection(chat_prompts=0, plain_text=False), tiny_base, tmp_path / "new", device="cpu")
     assert (record.tasks, record.held_out, record.chat) == ((), (), ())
     assert EvalRecord.open(tmp_path / "new") == record
 

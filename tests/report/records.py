@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, TaskRecord
-from genesis_sft.report.compare import TaskChange
+from genesis_sft.report.changes import TaskChange
 
 
 def task_record(items: Sequence[float], *, docs: Sequence[str] = (), **fields: Any) -> TaskRecord:
@@ -26,7 +26,9 @@ def task_record(items: Sequence[float], *, docs: Sequence[str] = (), **fields: A
     return TaskRecord(**(values | fields))
 
 
-def held_out_record(source: str, losses: Sequence[float], tokens: Sequence[int]) -> HeldOutRecord:
+def held_out_record(
+    source: str, losses: Sequence[float], tokens: Sequence[int], num_bytes: Sequence[int] = ()
+) -> HeldOutRecord:
     return HeldOutRecord(
         source=source,
         nats_per_token=sum(losses) / sum(tokens),
@@ -36,6 +38,7 @@ def held_out_record(source: str, losses: Sequence[float], tokens: Sequence[int])
         rows=tuple(range(len(tokens))),
         losses=tuple(losses),
         tokens=tuple(tokens),
+        num_bytes=tuple(num_bytes),
     )
 
 
@@ -76,6 +79,9 @@ def task_change(**fields: Any) -> TaskChange:
         "to_right": 150,
         "to_wrong": 50,
         "p_value": 0.001,
+        "low": 0.06,
+        "high": 0.14,
+        "p_holm": 0.002,
         "smallest_visible": 0.056,
     }
     return TaskChange(**(values | fields))

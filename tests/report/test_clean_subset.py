@@ -1,7 +1,11 @@
 """Scores without the benchmark items that stand in the training data, beside those with them."""
 
+from dataclasses import replace
+
 import pytest
 
+from genesis_sft.errors import InputError
+from genesis_sft.evals.record import PartScore
 from genesis_sft.report.clean_subset import clean_subset_table, compare_untouched
 from tests.report.records import eval_record, task_record
 
@@ -48,6 +52,22 @@ def test_chance_is_that_of_the_other_items():
     assert change.clean.chance == 0.25
 
 
+def test_subjects_and_hashes_of_what_is_left_stay_with_their_items():
+    subjects = (PartScore("anatomy", "stem", 0.0, 0.0, 3), PartScore("law", "humanities", 0.0, 0.0, 3))
+    hashes = {"prompt_hashes": tuple(f"p-{doc}" for doc in DOCS), "target_hashes": tuple(f"t-{doc}" for doc in DOCS)}
+    before, after = records(subjects=subjects, **hashes)
+    (change,) = compare_untouched(before, after, ANATOMY + LAW, {"mmlu_law": [0, 1], "mmlu_anatomy": [1]})
+    assert change.clean is not None
+    assert [(one.name, one.n, one.before, one.after) for one in change.clean.groups] == [
+        ("stem", 2, 0.5, 0.5),
+        ("humanities", 1, 0.0, 1.0),
+    ]
+    # a1 goes: had its prompt's hash stayed, a2 would have it on one side only
+    turned = replace(after, tasks=(replace(after.tasks[0], prompt_hashes=("p-a0", "x", *hashes["prompt_hashes"][2:])),))
+    with pytest.raises(InputError, match="the prompt of document anatomy/a1"):
+        compare_untouched(before, turned, ANATOMY + LAW, {"mmlu_anatomy": [1]})
+
+
 def test_the_table_has_all_items_beside_the_others_and_a_dash_where_none_are_left():
     before = eval_record(
         tasks=(
@@ -63,9 +83,16 @@ def test_the_table_has_all_items_beside_the_others_and_a_dash_where_none_are_lef
     ]
     touched = {"piqa": [0], "lambada_openai": [1], "hellaswag": [0, 1]}
     table = clean_subset_table(compare_untouched(before, before, asked, touched))
+    # without flips Tango's interval of n items reaches to 3.8416 / (n + 3.8416); of three items 56.2 %, of four 49.0 %
     assert table.rows == (
-        ("piqa", "acc", "4", "1", "50.0 %", "50.0 %", "0.0 ± 0.0", "33.3 %", "33.3 %", "0.0 ± 0.0"),
-        ("lambada", "perplexity", "2", "1", "7.39", "7.39", "0.000 ± 0.000 nats", "2.72", "2.72", "0.000 ± – nats"),
-        ("hellaswag", "acc", "2", "2", "50.0 %", "50.0 %", "0.0 ± 0.0", "–", "–", "–"),
+        (
+            *("piqa", "acc", "4", "1", "50.0 %", "50.0 %", "0.0 (−49.0 to 49.0)"),
+            *("33.3 %", "33.3 %", "0.0 (−56.2 to 56.2)"),
+        ),
+        (
+            *("lambada", "perplexity", "2", "1", "7.39", "7.39", "0.000 (0.000 to 0.000) nats"),
+            *("2.72", "2.72", "0.000 nats"),
+        ),
+        ("hellaswag", "acc", "2", "2", "50.0 %", "50.0 %", "0.0 (−65.8 to 65.8)", "–", "–", "–"),
     )
     assert len(table.columns) == len(table.align) == 10

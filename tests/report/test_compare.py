@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from genesis_sft.errors import InputError
-from genesis_sft.evals.record import EvalRecord, TaskRecord
-from genesis_sft.report.compare import TaskChange, compare
+from genesis_sft.evals.record import EvalRecord, PartScore, TaskRecord
+from genesis_sft.report.changes import TaskChange
+from genesis_sft.report.compare import compare
 from tests.report.records import chat_answer, eval_record, held_out_record, task_record
 
 # item 3 goes to wrong, items 4 to 8 go to right
@@ -64,12 +65,14 @@ def test_perplexity_is_compared_in_nats_per_word() -> None:
     assert (change.unit, change.before, change.after, change.difference) == ("nats per word", 3.0, 2.5, -0.5)
     assert change.standard_error == pytest.approx(0.5)  # differences -1 and 0: sd sqrt(0.5), over sqrt(2)
     assert change.gain == 0.5
-    assert (change.to_right, change.p_value, change.before_above_chance) == (None, None, None)
+    assert (change.to_right, change.to_wrong, change.before_above_chance) == (None, None, None)
+    assert change.p_value is not None
 
 
 def test_a_single_item_has_no_error_and_is_never_above_chance() -> None:
     change = one_task(task_record([1.0]), task_record([1.0]))
     assert (change.standard_error, change.smallest_visible, change.after_above_chance) == (None, None, False)
+    assert change.p_value == 1.0
 
 
 def test_held_out_loss_is_a_ratio_of_sums() -> None:
@@ -97,7 +100,7 @@ def test_stop_rate_by_hand() -> None:
 
 def test_nothing_measured_is_an_empty_comparison() -> None:
     comparison = compare(eval_record(), eval_record())
-    assert comparison.to_json() == {"tasks": (), "held_out": (), "held_out_total": None, "stop": None, "notes": ()}
+    assert not any(comparison.to_json().values())
     assert comparison.table() == "Nothing was measured before and after."
 
 
@@ -107,7 +110,8 @@ def test_a_comparison_is_plain_json() -> None:
 
 
 BASE = eval_record(
-    tasks=(task_record([1.0, 0.0, 1.0]),),
+    tasks=(task_record([1.0, 0.0, 1.0], prompt_hashes=("p0", "p1", "p2"), target_hashes=("t0", "t1", "t2")),),
+    plain_text=(held_out_record("sea", [9.0], [3]),),
     held_out=(held_out_record("mine", [2.0, 3.0], [4, 5]),),
     chat=(chat_answer("a"),),
 )
@@ -122,6 +126,23 @@ BASE = eval_record(
             "task mmlu (acc) stands only in the record after",
         ),
         (replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], metric="acc_norm"),)), "piqa (acc) stands only"),
+        (
+            replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], surface="chat"),)),
+            "task piqa (acc) stands only in the record before",
+        ),
+        (
+            replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], num_fewshot=5),)),
+            "task piqa (acc) stands only in the record before",
+        ),
+        (
+            replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], prompt_hashes=("p0", "other", "p2")),)),
+            "the prompt of document doc1 of piqa (acc) has the hash p1 before training and other after",
+        ),
+        (
+            replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], target_hashes=("t0", "t1", "other")),)),
+            "the right answer of document doc2 of piqa (acc) has the hash t2 before training and other after",
+        ),
+        (replace(BASE, plain_text=(held_out_record("other", [9.0], [3]),)), "passage of plain text sea stands only"),
         (replace(BASE, tasks=(task_record([1.0, 0.0]),)), "piqa (acc) has 3 items before training and 2 after"),
         (
             replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], docs=["doc0", "doc1", "other"]),)),
@@ -167,3 +188,114 @@ def test_another_number_of_threads_is_to_be_kept_in_mind() -> None:
     assert "threads 1 before training and threads 2 after" in note
     assert f"Keep in mind: {note}" in comparison.table()
     assert compare(eval_record(settings=before), eval_record(settings=before)).notes == ()
+
+
+def test_records_without_hashes_of_prompts_are_compared_on_what_they_have() -> None:
+    bare = replace(BASE, tasks=(task_record([1.0, 0.0, 1.0]),))
+    assert compare(BASE, bare).tasks[0].n == compare(bare, BASE).tasks[0].n == 3
+
+
+MMLU_DOCS = ("same", "a1", "same", "l1", "l2")
+SUBJECTS = (PartScore("art", "humanities", 0, 0, 2), PartScore("law", "stem", 0, 0, 3))
+
+
+def test_a_document_in_two_subjects_is_two_items_and_subjects_may_lie_in_another_order() -> None:
+    before = task_record([1, 0, 0, 0, 0], docs=MMLU_DOCS, task="mmlu", subjects=SUBJECTS)
+    straight = task_record([0, 0, 1, 0, 0], docs=MMLU_DOCS, task="mmlu", subjects=SUBJECTS)
+    turned = task_record([1, 0, 0, 0, 0], docs=("same", "l1", "l2", "same", "a1"), task="mmlu", subjects=SUBJECTS[::-1])
+    assert (one_task(before, straight).to_right, one_task(before, straight).to_wrong) == (1, 1)
+    assert one_task(before, turned) == one_task(before, straight)
+
+
+def test_mmlu_has_the_errors_of_its_subjects_and_its_groups() -> None:
+    # cluster sums of (value - 0.4): before art 0.2, law -0.2: sqrt(2 * 0.08) / 5
+    before = task_record([1, 0, 1, 0, 0], docs=MMLU_DOCS, task="mmlu", subjects=SUBJECTS)
+    after = task_record([1, 1, 1, 1, 0], docs=MMLU_DOCS, task="mmlu", subjects=SUBJECTS)
+    change = one_task(before, after)
+    assert change.before_standard_error == pytest.approx(0.08)
+    # differences sum to 1 of 2 and 1 of 3, on the whole 0.4: residuals 0.2 and -0.2
+    assert change.standard_error == pytest.approx(0.08)
+    assert change.p_value is not None
+    assert change.p_value > 0.4  # two subjects: half of all signs are as far off
+    assert [(one.name, one.n, one.before, one.after) for one in change.groups] == [
+        ("humanities", 2, 0.5, 1.0),
+        ("stem", 3, pytest.approx(1 / 3), pytest.approx(2 / 3)),
+    ]
+    assert [(one.low, one.high) for one in change.groups] == [(None, None)] * 2
+
+
+def test_scores_of_one_surface_are_one_family() -> None:
+    def scores(outcome: float) -> EvalRecord:
+        return eval_record(
+            tasks=(
+                task_record([outcome] * 6, task="a"),  # six flips one way: 2 / 64
+                task_record([0.0] * 6, task="b"),
+                task_record([outcome] * 7, task="c", surface="chat"),
+            )
+        )
+
+    a, b, c = compare(scores(0.0), scores(1.0)).tasks
+    assert (a.p_value, a.p_holm) == (2 / 64, 4 / 64)
+    assert (b.p_value, b.p_holm) == (1.0, 1.0)
+    assert (c.p_value, c.p_holm, c.surface) == (2 / 128, 2 / 128, "chat")
+
+
+def test_bits_per_byte_are_nats_over_ln_2_and_bytes() -> None:
+    before = eval_record(held_out=(held_out_record("a", [math.log(2) * 40], [10], [20]),))
+    after = eval_record(held_out=(held_out_record("a", [math.log(2) * 30], [10], [20]),))
+    total = compare(before, after).held_out_total
+    assert total is not None
+    assert (total.before_bits_per_byte, total.after_bits_per_byte) == pytest.approx((2.0, 1.5))
+    bare = eval_record(held_out=(held_out_record("a", [1.0], [10]),))
+    [change] = compare(bare, bare).held_out
+    assert change.before_bits_per_byte is None
+
+
+def test_plain_text_is_compared_passage_by_passage_and_as_a_whole() -> None:
+    before = eval_record(plain_text=(held_out_record("sea", [20, 60], [10, 30]), held_out_record("law", [30], [20])))
+    after = eval_record(plain_text=(held_out_record("sea", [30, 66], [10, 30]), held_out_record("law", [30], [20])))
+    comparison = compare(before, after)
+    total = comparison.plain_text_total
+    assert total is not None
+    assert [one.source for one in comparison.plain_text] == ["sea", "law"]
+    assert (total.n_conversations, total.difference) == (3, pytest.approx(16 / 60))
+    assert (comparison.held_out, comparison.held_out_total) == ((), None)
+
+
+def test_a_check_counts_only_answers_of_which_it_can_be_said() -> None:
+    rule = ({"kind": "most_words", "count": 1},)
+    before = (chat_answer("a", rules=rule, answer="Two words."), chat_answer("b", ended=False))
+    after = (chat_answer("a", rules=rule, answer="One."), chat_answer("b"))
+    rates = {rate.name: rate for rate in compare(eval_record(chat=before), eval_record(chat=after)).rates}
+    obeys, ends = rates["obeys the instruction"], rates["ends its turn"]
+    assert (obeys.before.count, obeys.after.count, obeys.after.n, obeys.to_yes, obeys.to_no) == (0, 1, 1, 1, 0)
+    assert (ends.before.count, ends.after.count, ends.after.n, ends.better) == (1, 2, 2, "more")
+
+
+def test_answers_to_instructions_are_no_part_of_the_stop_rate() -> None:
+    rule = ({"kind": "most_words", "count": 1},)
+    record = eval_record(chat=(chat_answer("a"), chat_answer("b", rules=rule, ended=False)))
+    stop = compare(record, record).stop
+    assert stop is not None
+    assert (stop.after.count, stop.after.n) == (1, 1)
+
+
+def test_another_programs_scores_are_compared_where_both_have_them() -> None:
+    theirs = eval_record(
+        settings={"made_by": "lm-evaluation-harness"},
+        tasks=(task_record([1.0, 1.0, 1.0]), task_record([1.0], task="boolq")),
+    )
+    comparison = compare(BASE, theirs)
+    assert [(one.task, one.to_right) for one in comparison.tasks] == [("piqa", 1)]
+    assert comparison.held_out_total is None
+    assert comparison.notes == ("Left out, as only one of the two evaluations has it in this form: boolq (acc).",)
+    with pytest.raises(InputError, match="a benchmark score in common"):
+        compare(BASE, replace(theirs, tasks=theirs.tasks[1:]))
+
+
+def test_chat_scores_of_the_harness_are_not_compared_with_ours() -> None:
+    ours = eval_record(tasks=(task_record([1.0], surface="chat"),))
+    theirs = replace(ours, settings={"made_by": "lm-evaluation-harness"})
+    assert len(compare(theirs, theirs).tasks) == 1
+    with pytest.raises(InputError, match="a benchmark score in common"):
+        compare(ours, theirs)

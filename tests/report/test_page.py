@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,12 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from genesis_sft.evals.error_bars import wilson
+from genesis_sft.report.changes import RateChange
 from genesis_sft.report.compare import compare
+from genesis_sft.report.flips import Flip, TaskFlips
 from genesis_sft.report.page import write_report
+from genesis_sft.report.run_results import RunResults
 from tests.report.records import chat_answer, eval_record, held_out_record, task_record
 from tests.report.test_tables import LEDGER
 
@@ -21,8 +27,8 @@ HOSTILE = (
 SHOWN = HOSTILE.replace("\x1b", "␛").replace("\u202e", "⟨U+202E⟩")
 
 FOREIGN = {"script", "iframe", "object", "embed", "link", "base", "form", "img", "a"}
-# a plot has as many ticks and lines as its names leave room for
-SVG = Counter(dict.fromkeys(("g", "use", "text", "path", "rect"), 10_000))
+# a scale has as many ticks as its values ask for
+SVG = Counter(dict.fromkeys(("line", "text"), 10_000))
 
 
 class Page(HTMLParser):
@@ -53,54 +59,79 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
-def arguments(text: str = "plain\ntext", **changes: Any) -> dict[str, Any]:
+def results(text: str = "plain\ntext", **changes: Any) -> RunResults:
     """A small run; ``text`` stands wherever text comes from outside."""
     items = [1.0, 0.0] * 10
     before = eval_record(
-        tasks=(task_record(items, task=text), task_record([-3.0, -4.0], metric="perplexity")),
+        tasks=(
+            task_record(items, task=text),
+            task_record([-3.0, -4.0], metric="perplexity"),
+            task_record(items, task=text, surface="chat"),
+        ),
         held_out=(held_out_record(text, [20.0, 60.0], [10, 30]),),
+        plain_text=(held_out_record(text, [20.0, 60.0], [10, 30]),),
         chat=(
             chat_answer(text, messages=({"role": text, "content": text},), answer=text, ended=False, sample=True),
             chat_answer("second", answer=""),
         ),
     )
     after = eval_record(
-        tasks=(task_record(items, task=text), task_record([-2.0, -4.0], metric="perplexity")),
+        tasks=(
+            task_record(items, task=text),
+            task_record([-2.0, -4.0], metric="perplexity"),
+            task_record(items, task=text, surface="chat"),
+        ),
         held_out=(held_out_record(text, [10.0, 54.0], [10, 30]),),
+        plain_text=(held_out_record(text, [21.0, 62.0], [10, 30]),),
         chat=(
             chat_answer(text, messages=({"role": text, "content": text},), answer=text, reasoning=text, sample=True),
             chat_answer("second"),
         ),
     )
     source = {**LEDGER["sources"][0], "name": text, "licence": text, "origin": text, "rejected": {text: 5}}
+    rates = (RateChange("repeats itself", "less", wilson(2, 2), wilson(1, 2), 0, 1, p_value=1.0, p_holm=1.0),)
+    flip = Flip(text, 3, text, (text, "other"), text, "other", text, (-1.0, -2.0), (-2.0, -1.0))
     run: dict[str, Any] = {
         "recipe_name": text,
         "base_name": text,
-        "comparison": compare(before, after),
+        "comparison": replace(compare(before, after), rates=rates),
+        "flips": (TaskFlips(text, "acc", "raw", 0, 7, 0, (flip,), ()),),
         "before": before,
         "after": after,
         "ledger": {"sources": [source], "expected_total": None},
-        "metrics": [{"step": step, "loss": 3 - step / 10} for step in range(1, 6)],
+        "metrics": [
+            {
+                "step": step,
+                "loss": 3 - step / 10,
+                "grad_norm": 1.0,
+                "health": {"rows": {text: {text: {"norm_ratio": 1}}}},
+            }
+            for step in range(1, 6)
+        ],
+        "events": [
+            *({"step": step, "kind": "held_out", "loss": 3.0, "sources": {text: 3.5}} for step in (2, 4)),
+            {"step": 3, "kind": "alarm", "name": "spike", "message": text},
+        ],
         "check": {"verdict": text, "nats_per_token": 3.7, "uniform": 10.8, "unigram": 7.4, text: text},
         "provenance": {"seed": 1, "versions": {text: text, "torch": "2.13.0"}, "seconds": {"train": 65.0}},
     }
-    return run | changes
+    return RunResults(**(run | changes))
 
 
-def written(folder: Path, **run: Any) -> dict[str, str]:
+def written(folder: Path, run: RunResults) -> dict[str, str]:
     folder.mkdir(exist_ok=True)
-    write_report(folder, **run)
+    write_report(folder, run)
     return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return written(tmp_path_factory.mktemp("plain"), **arguments())
+    return written(tmp_path_factory.mktemp("plain"), results())
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return written(tmp_path_factory.mktemp("hostile"), **arguments(HOSTILE))
+    return written(tmp_path_factory.mktemp("hostile"), results(HOSTILE))
 
 
 def test_three_files_and_nothing_else(plain: dict[str, str]) -> None:
@@ -108,18 +139,44 @@ def test_three_files_and_nothing_else(plain: dict[str, str]) -> None:
 
 
 def test_equal_input_gives_equal_files(plain: dict[str, str], tmp_path: Path) -> None:
-    assert written(tmp_path / "again", **arguments()) == plain
+    assert written(tmp_path / "again", results()) == plain
 
 
 def test_the_verdict_comes_first_and_the_sections_in_order(plain: dict[str, str]) -> None:
-    sections = [
-        "Benchmarks", "Held-out loss", "Does it end its turn?", "Sample conversations", "Mixture",
-        "Check of the base model", "How to read this", "Provenance",
+    both = [
+        "Benchmarks", "Benchmarks, asked in a chat", "Forgetting", "Held-out loss", "Does it end its turn?",
+        "Checks of the chat answers", "Training",
     ]  # fmt: skip
-    for name, before, after in (("report.html", "<h2>", "</h2>"), ("report.md", "\n## ", "\n")):
-        text = plain[name]
-        places = [text.index("Of 4 measurements:"), *(text.index(before + title + after) for title in sections)]
-        assert places == sorted(places), name
+    page = plain["report.html"]
+    assert re.findall(r"<h2>(.*)</h2>", page) == [
+        *both[:6], "Sample conversations", "Training", "Mixture", "Check of the base model", "How to read this",
+        "Provenance",
+    ]  # fmt: skip
+    assert page.index('class="headline"') < page.index("<h2>")
+    text = plain["report.md"]
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == both
+    assert text.index(json.loads(plain["report.json"])["headline"]) < text.index("## ")
+
+
+def test_raw_and_chat_scores_share_no_table_and_no_plot(tmp_path: Path) -> None:
+    items = [1.0, 0.0] * 10
+    tasks = (task_record(items, task="on_paper"), task_record(items, task="spoken", surface="chat"))
+    record = eval_record(tasks=tasks)
+    files = written(tmp_path, results(comparison=compare(record, record), before=record, after=record))
+    for part in re.findall(r"<table.*?</table>|<svg class=.figure.*?</svg>", files["report.html"], re.DOTALL):
+        assert not ("on_paper" in part and "spoken" in part)
+    assert len(re.findall(r'<title id="tasks-(raw|chat)-title">', files["report.html"])) == 2
+    for block in files["report.md"].split("\n\n"):
+        assert not (block.startswith("|") and "on_paper" in block and "spoken" in block)
+
+
+def test_benchmarks_that_mean_little_in_a_chat_are_named_there(tmp_path: Path) -> None:
+    items = [1.0, 0.0] * 10
+    names = (("winogrande", "raw"), ("piqa", "chat"), ("winogrande", "chat"))
+    record = eval_record(tasks=tuple(task_record(items, task=task, surface=surface) for task, surface in names))
+    run = results(comparison=compare(record, record), before=record, after=record)
+    for text in (written(tmp_path, run)[name] for name in ("report.html", "report.md")):
+        assert text.count("winogrande: to go on with a user") == 1
 
 
 def test_the_page_needs_nothing_from_outside(plain: dict[str, str]) -> None:
@@ -137,7 +194,7 @@ def test_hostile_text_is_shown_and_never_markup_in_html(plain: dict[str, str], h
     assert set(page.tags) == set(harmless.tags)
     assert Counter(page.tags) - SVG == Counter(harmless.tags) - SVG
     assert {name for name, _ in page.attributes} == {name for name, _ in harmless.attributes}
-    # prompts, answers and reasoning: three in the sample, three among all answers; more in tables
+    # prompts, answers and reasoning: three in the sample, three among all answers; more in tables and beside plots
     assert sum(text == SHOWN for text in page.texts) >= 8
     assert "\x1b" not in hostile["report.html"]
 
@@ -154,17 +211,26 @@ def markdown_shape(text: str) -> list[str]:
 
 def test_hostile_text_is_shown_and_never_markup_in_markdown(plain: dict[str, str], hostile: dict[str, str]) -> None:
     assert markdown_shape(hostile["report.md"]) == markdown_shape(plain["report.md"])
-    blocks = [token.content for token in MarkdownIt().parse(hostile["report.md"]) if token.type == "fence"]
-    assert blocks.count(f"{SHOWN}\n") == 9  # twice prompt, both answers and reasoning; provenance
     assert "\x1b" not in hostile["report.md"]
 
 
 def test_markdown_tables_are_well_formed(plain: dict[str, str]) -> None:
-    assert markdown_shape(plain["report.md"]).count("table_open") == 11
     blocks = [block.splitlines() for block in plain["report.md"].split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 11
+    assert markdown_shape(plain["report.md"]).count("table_open") == len(blocks) > 10
     for lines in blocks:
         assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_markdown_is_a_comment_and_not_a_book(tmp_path: Path) -> None:
+    """Of a run with thirty prompts, long answers and a recipe of many lines."""
+    answers = tuple(chat_answer(str(number), answer="word\n" * 50, sample=True) for number in range(30))
+    record = eval_record(chat=answers)
+    recipe = {"recipe": {"as it was run": "line\n" * 200}}
+    run = results(comparison=compare(record, record), before=record, after=record, provenance=recipe)
+    text = written(tmp_path, run)["report.md"]
+    shown = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    assert len(shown.splitlines()) < 60
+    assert len(text.splitlines()) < 120
 
 
 def test_the_json_has_the_numbers(plain: dict[str, str]) -> None:
@@ -172,45 +238,57 @@ def test_the_json_has_the_numbers(plain: dict[str, str]) -> None:
     assert values["comparison"]["held_out_total"]["difference"] == pytest.approx(-0.4)
     assert values["comparison"]["stop"]["after"]["count"] == 2
     assert values["training_loss"][0] == {"step": 1, "loss": 2.9}
-    assert [finding["kind"] for finding in values["findings"]].count("note") == 1
+    assert values["held_out_during_training"][0]["sources"] == {"plain\ntext": 3.5}
+    assert values["alarms"][0]["name"] == "spike"
 
 
 def test_an_answer_without_text_says_so(plain: dict[str, str]) -> None:
     assert "(no text)" in plain["report.html"]
-    assert "(no text)" in plain["report.md"]
+
+
+def test_an_instruction_stands_beside_its_answers_with_whether_they_obeyed(tmp_path: Path) -> None:
+    rules = ({"kind": "most_words", "count": 3},)
+    before = eval_record(chat=(chat_answer("short", answer="one two three four", rules=rules),))
+    after = eval_record(chat=(chat_answer("short", answer="one two", rules=rules),))
+    page = written(tmp_path, results(comparison=compare(before, after), before=before, after=after))["report.html"]
+    assert "To be verified: most words: 3</p>" in page
+    sides = re.findall(r"<h4>(Before|After).*?</h4>", page)
+    assert sides == ["Before", "After"]
+    assert re.search(r"<h4>Before [^\n]*did not obey", page)
+    assert re.search(r"<h4>After [^\n]*, obeyed</span>", page)
+    assert "<h3>Demands that a program can verify</h3>" in page
 
 
 def test_text_of_several_lines_in_the_provenance_keeps_its_lines(tmp_path: Path) -> None:
     recipe = "name: quick\nseed: 0\n"
-    files = written(tmp_path, **arguments(provenance={"recipe": {"as it was run": recipe}}))
+    files = written(tmp_path, results(provenance={"recipe": {"as it was run": recipe}}))
     assert f"<pre>{recipe}</pre>" in files["report.html"]
-    assert f"```text\n{recipe.rstrip()}" in files["report.md"]
 
 
 def test_a_run_that_measured_little_gives_a_short_report(tmp_path: Path) -> None:
     record = eval_record()
-    files = written(
-        tmp_path,
-        **arguments(comparison=compare(record, record), before=record, after=record, metrics=[], provenance={}),
-    )
+    nothing = compare(record, record)
+    run = results(comparison=nothing, before=record, after=record, metrics=[], events=[], provenance={})
+    files = written(tmp_path, run)
     assert "Nothing was measured before and after." in files["report.html"]
     assert "Benchmarks</h2>" not in files["report.html"]
     assert "Provenance" not in files["report.md"]
+    assert "Training</h2>" not in files["report.html"]
 
 
 def test_nothing_is_written_where_the_content_cannot_be_rendered(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
-        write_report(tmp_path, **arguments(ledger={}))
+        write_report(tmp_path, results(ledger={}))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_skipped_steps_stand_beside_the_loss(tmp_path: Path) -> None:
     rows = [{"step": step, "loss": 3.0, "skipped": False} for step in (1, 2)]
     skipped = [{"step": 3, "loss": float("nan"), "skipped": True}, {"step": 4, "loss": None, "skipped": True}]
-    files = written(tmp_path, **arguments(metrics=rows + skipped))
+    files = written(tmp_path, results(metrics=rows + skipped))
     sentence = "2 of 4 training steps were skipped (the first: step 3)"
-    assert files["report.html"].index(sentence, files["report.html"].index("<h2>Training loss</h2>"))
-    assert files["report.md"].split("## Training loss")[1].startswith("\n\n2 of 4 training steps were skipped")
+    assert files["report.html"].index(sentence, files["report.html"].index("<h2>Training</h2>"))
+    assert files["report.md"].split("## Training")[1].startswith("\n\n2 of 4 training steps were skipped")
     values = json.loads(files["report.json"], parse_constant=pytest.fail)
     assert values["training_loss"][2:] == [{"step": step, "loss": None, "skipped": True} for step in (3, 4)]
     assert values["findings"][0]["subject"] == "training"

@@ -185,7 +185,7 @@ def test_our_own_record_brings_items_error_and_chance(tmp_path: Path) -> None:
         ('{"results": {"piqa": {"acc,none": NaN}}}', "finite number"),
         ('{"results": {"piqa": {"acc,none": [1]}}}', "finite number"),
         ('{"results": {"piqa": {"acc,none": 1' + "0" * 400 + "}}}", "finite number"),
-        ('{"version": 1, "tasks": [{"task": "piqa"}]}', "damaged"),
+        ('{"version": 2, "tasks": [{"task": "piqa"}]}', "damaged"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(write: Writer, content: str | bytes, words: str) -> None:

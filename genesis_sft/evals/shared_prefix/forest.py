@@ -70,7 +70,7 @@ def cut_into_passes(rows: Sequence[Row], max_tokens: int) -> list[Pass]:
     """
     order = sorted(range(len(rows)), key=lambda index: rows[index])
     passes = _Forest([rows[index] for index in order], order, max_tokens).passes(0, len(rows), 0)
-    return _with_last_uses([one for one in passes if len(one)])  # all of a row may be in headers
+    return with_last_uses([one for one in passes if len(one)])  # all of a row may be in headers
 
 
 def num_tokens(rows: Sequence[Row]) -> int:
@@ -159,7 +159,7 @@ class _Forest:
         )
 
 
-def _with_last_uses(passes: Sequence[Pass]) -> list[Pass]:
+def with_last_uses(passes: Sequence[Pass]) -> list[Pass]:
     """Return the passes, each of them knowing whether it is the last with its header."""
     last_use: dict[int, int] = {}  # of the header that a pass completes, by the number of that pass
     open_: list[tuple[int, int]] = []  # length of a header, and the pass that completes it

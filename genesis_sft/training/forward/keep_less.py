@@ -2,7 +2,7 @@
 
 Written as products and sums, a norm keeps its input and what it has normalized, a gated layer keeps gate, activated
 gate, up-projection and their product, and a linear map behind a norm what it was given. Inputs are enough: what lies
-between costs one pass over memory to compute again. In a Llama layer that is two fifths of all that is kept for the
+between costs one pass over memory to compute again. In a Llama layer that is half of all that is kept for the
 backward pass, and fewer passes over memory besides.
 """
 

@@ -64,7 +64,7 @@ class _HeadLoss(torch.autograd.Function):
             nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
             rows, columns = hidden.to(dtype), weight.to(dtype)
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-            buffer = _Buffer(columns)
+            buffer = LogitsBuffer(columns)
             for start in range(0, len(targets), CHUNK_TOKENS):
                 here = slice(start, start + CHUNK_TOKENS)
                 logits = buffer.logits(rows[here], bias)  # (n, at least the rows of the head) float32
@@ -97,28 +97,32 @@ class _HeadLoss(torch.autograd.Function):
         return (*grads, None, None, None, None)
 
 
-class _Buffer:
-    """Memory for one chunk of float32 logits, used again for the next.
+class LogitsBuffer:
+    """Memory for one chunk of logits, used again for the next; float32, or float64 where the head is.
 
     Rows begin at multiples of 64 numbers: where a vocabulary has another size, their product takes half as long again.
+
+    Args:
+        weight: Of the output head, (rows, hidden_size).
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
         self._weight, self._width = weight, -(-len(weight) // _ROW_MULTIPLE) * _ROW_MULTIPLE
-        self._memory = torch.empty(0, self._width, device=weight.device)
+        self._dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        self._memory = torch.empty(0, self._width, dtype=self._dtype, device=weight.device)
 
     def logits(self, hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Return (n, width) logits; what is in the columns beyond the rows of the head is of no meaning."""
         if len(self._memory) < len(hidden):
-            self._memory = torch.empty(len(hidden), self._width, device=hidden.device)
+            self._memory = torch.empty(len(hidden), self._width, dtype=self._dtype, device=hidden.device)
         whole = self._memory[: len(hidden)]
         logits = whole[:, : len(self._weight)]
-        if hidden.dtype == torch.float32:
+        if hidden.dtype == self._dtype:
             torch.mm(hidden, self._weight.T, out=logits)
         else:
             logits.copy_(torch.mm(hidden, self._weight.T))
         if bias is not None:
-            logits.add_(bias.float())
+            logits.add_(bias.to(self._dtype))
         return whole
 
 

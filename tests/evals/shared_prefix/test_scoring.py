@@ -243,7 +243,7 @@ def test_another_family_is_scored_by_the_harness(
         bars.append((total, unit))
         return console.progress(label, total, unit)
 
-    monkeypatch.setattr("genesis_sft.evals.scorer.progress", note)
+    monkeypatch.setattr("genesis_sft.evals.processes.progress", note)
     assert ours.loglikelihood(asked) == theirs.loglikelihood(asked, disable_tqdm=True)
     assert bars == [(1, "requests")]
     assert ours.num_tokens > 0

@@ -1,0 +1,96 @@
+"""``genesis-sft eval MODEL`` as a user meets it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from genesis_sft.cli.commands import app
+from genesis_sft.errors import InputError
+from tests.evals.conftest import LAMBADA, MMLU, PIQA
+from tests.evals.test_documents import write_rows
+
+
+def run(*arguments):
+    app(["eval", *map(str, arguments)], standalone_mode=False)
+
+
+def run_apart(*arguments, launcher=()):
+    return subprocess.run(
+        [sys.executable, *launcher, "-m", "genesis_sft", "eval", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_rows(tmp_path / "docs" / "piqa.validation.jsonl", PIQA)
+    write_rows(tmp_path / "docs" / "lambada_openai.test.jsonl", LAMBADA)
+    write_rows(tmp_path / "docs" / "mmlu" / "anatomy.test.jsonl", MMLU)
+    write_rows(tmp_path / "docs" / "mmlu" / "anatomy.dev.jsonl", MMLU[:1])
+    return tmp_path / "docs"
+
+
+def test_both_surfaces_and_examples_of_a_folder(tiny_base, folder, tmp_path, capsys):
+    arguments = ["--tasks", "piqa,mmlu:1,mmlu", "--surfaces", "raw,chat", "--data", folder, "--dtype", "bfloat16"]
+    run(tiny_base.path, *arguments, "--out", tmp_path / "out", "--json")
+    record = json.loads(capsys.readouterr().out)
+    assert [(one["task"], one["surface"], one["num_fewshot"]) for one in record["tasks"]] == [
+        (task, surface, shots) for surface in ("raw", "chat") for task, shots in (("piqa", 0), ("mmlu", 1), ("mmlu", 0))
+    ]
+    assert record["settings"]["dtype"] == "bfloat16"
+    assert record["settings"]["data"] == "folder"
+    assert str(folder) not in (tmp_path / "out" / "record.json").read_text()
+    run(tiny_base.path, *arguments, "--out", tmp_path / "out")
+    shown, told = capsys.readouterr()
+    assert "measured before" in told
+    assert "95 % interval" in shown
+    assert "not above chance: " in shown
+
+
+def test_a_dry_run_only_says_what_would_be_asked(tiny_base, folder, tmp_path, capsys):
+    run(tiny_base.path, "--tasks", "piqa,lambada_openai", "--data", folder, "--dry-run", "--out", tmp_path / "o")
+    shown = capsys.readouterr().out
+    assert "piqa, raw: 3 items, 6 requests" in shown
+    assert "lambada_openai, raw: 2 items, 2 requests" in shown
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tasks", "mmlu:five"], "--tasks: expected a number of answered questions"),
+        (["--tasks", "mmlu:26"], "less than or equal to 25"),
+        (["--surfaces", "raw,raw"], "--surfaces: surfaces is [raw]"),
+        (["--surfaces", "cooked"], "--surfaces: expected"),
+        (["--device", "gpu"], "--device: expected auto, cpu or cuda"),
+        (["--dtype", "float16"], "--dtype: expected float32 or bfloat16"),
+        (["--data", "nowhere"], "auto, hub, package or a folder"),
+        (["--tasks", "lambada_openai:2"], "no answered questions"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(tiny_base, arguments, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        run(tiny_base.path, *arguments)
+
+
+@pytest.mark.slow
+def test_under_torchrun_one_process_speaks_and_the_scores_are_the_same(tiny_base, folder, tmp_path):
+    arguments = ["--tasks", "piqa,lambada_openai", "--surfaces", "raw,chat", "--data", folder, "--device", "cpu"]
+    alone = run_apart(tiny_base.path, *arguments)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    together = run_apart(tiny_base.path, *arguments, "--out", tmp_path / "out", launcher=launcher)
+    assert (alone.returncode, together.returncode) == (0, 0), together.stderr
+    assert together.stdout == alone.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "answers.jsonl",
+        "record.json",
+        "samples.jsonl",
+    ]
+    assert together.stderr.count("  piqa: acc") == 1
