@@ -92,7 +92,8 @@ class _RmsNorm:
         dtype = hidden_states.dtype if self._as_input else torch.result_type(hidden_states, weight)
         normed: Any
         normed, scale = _RmsNormFunction.apply(hidden_states, weight, self._eps, dtype)  # type: ignore[no-untyped-call]
-        normed.computed_from = (hidden_states, scale, weight)
+        if torch.is_grad_enabled():
+            normed.computed_from = (normed._version, hidden_states, scale, weight)
         return cast(torch.Tensor, normed)
 
 
@@ -136,7 +137,9 @@ class _Linear:
         weight, bias = self._module.weight, self._module.bias
         if not torch.is_grad_enabled():
             return functional.linear(x, weight, bias)
-        norm = getattr(x, "computed_from", ())
+        version, *norm = getattr(x, "computed_from", (None,))
+        if norm and x._version != version:  # it was changed in place, by a hook perhaps
+            norm = []
         out: torch.Tensor = _LinearFunction.apply(x, weight, bias, *norm)  # type: ignore[no-untyped-call]
         return out
 

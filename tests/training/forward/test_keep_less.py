@@ -222,6 +222,15 @@ def test_families(family: str, expected: tuple[int, int]) -> None:
     torch.testing.assert_close(model(torch.arange(20)[None]).logits, before, rtol=1e-5, atol=1e-5)
 
 
+def test_what_was_changed_behind_a_norm_is_kept_as_it_is_now() -> None:
+    module, x = behind_norm(nn.Linear(32, 24)), torch.randn(1, 7, 32)
+    module[0].register_forward_hook(lambda *arguments: arguments[-1].mul_(2))
+    exact = gradients(copy.deepcopy(module).double(), x.double())
+    keep_less(module)
+    for found, expected in zip(gradients(module, x), exact, strict=True):
+        assert off(found, expected) < 1e-6
+
+
 def test_an_embedding_gets_the_gradient_of_its_rows() -> None:
     torch.manual_seed(0)
     module, ids, outer = nn.Embedding(9, 32), torch.tensor([[3, 1, 3, 3, 8]]), torch.randn(1, 5, 32)
