@@ -20,6 +20,12 @@ class _ModelOrCommand(FirstWordGroup):
     main_command = "MODEL"
 
 
+_ONLY_THESE = (
+    "Other tasks of lm-evaluation-harness: python -m genesis_sft.evals.lm_eval --model genesis-sft --model_args "
+    "pretrained=MODEL --tasks ..."
+)
+
+
 eval_app = typer.Typer(cls=_ModelOrCommand, rich_markup_mode=None)
 
 
@@ -31,7 +37,11 @@ eval_app = typer.Typer(cls=_ModelOrCommand, rich_markup_mode=None)
 def eval_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face model folder.")],
     tasks: Annotated[
-        str, typer.Option(help="Standard tasks, with commas between; mmlu:5 puts 5 answered questions before each.")
+        str,
+        typer.Option(
+            help="Of arc_challenge, arc_easy, hellaswag, lambada_openai, mmlu, piqa, winogrande, with commas between; "
+            "mmlu:5 puts 5 answered questions before each."
+        ),
     ] = "arc_easy,piqa",
     limit: Annotated[int | None, typer.Option(min=1, help="Documents of each task; all when absent.")] = None,
     surfaces: Annotated[str, typer.Option(help="raw (plain text), chat (conversations), or both: raw,chat.")] = "raw",
@@ -165,7 +175,9 @@ def _evals_section(tasks: str, limit: int | None, *, surfaces: str, **others: ob
             text = str(first["msg"]).removeprefix("Value error, ")
             raise InputError(f"{'--surfaces' if text.startswith('surfaces') else '--tasks'}: {text}") from None
         expected = str(first["msg"]).removeprefix("Input should be ")
-        raise InputError(f"--{str(first['loc'][0]).replace('_', '-')}: expected {expected}") from None
+        option = str(first["loc"][0]).replace("_", "-")
+        hint = _ONLY_THESE if option == "tasks" else None
+        raise InputError(f"--{option}: expected {expected}; found {first['input']!r}", hint=hint) from None
 
 
 def _task(text: str, limit: int | None) -> dict[str, Any]:

@@ -5,9 +5,12 @@ Everything after this relies on it: sums stay finite, and no number is divided b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from genesis_sft.run_dir import canonical_json
 
 if TYPE_CHECKING:
     from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, TaskRecord
@@ -34,6 +37,10 @@ def check_record(record: EvalRecord) -> None:
         _check_held_out(one)
     for answer in record.chat:
         _check_answer(answer)
+    _expect_once("score", [f"{one.label} ({one.metric})" for one in record.tasks])
+    _expect_once("held-out source", [one.source for one in record.held_out])
+    _expect_once("passage", [one.source for one in record.plain_text])
+    _expect_once("chat prompt", [f"{one.id} {canonical_json(one.messages)}" for one in record.chat])
 
 
 def _check_task(task: TaskRecord) -> None:
@@ -45,7 +52,7 @@ def _check_task(task: TaskRecord) -> None:
     if task.metric == "perplexity":
         _expect(all(item <= _ROUNDING for item in task.items), f"{name}: log-likelihoods", "one above 0")
     else:
-        _expect(all(0 <= item <= 1 for item in task.items), f"{name}: outcomes from 0 to 1", "others")
+        _expect(all(item in (0, 1) for item in task.items), f"{name}: outcomes of 0 or 1", "others")
 
 
 def _check_held_out(one: HeldOutRecord) -> None:
@@ -62,6 +69,12 @@ def _check_answer(answer: ChatAnswer) -> None:
     name = f"chat answer {answer.id}"
     _expect(answer.num_tokens >= 0, f"{name}: a number of tokens", f"{answer.num_tokens}")
     _expect(all({"role", "content"} <= one.keys() for one in answer.messages), f"{name}: role and content", "less")
+
+
+def _expect_once(what: str, names: Sequence[str]) -> None:
+    """Whatever compares two records finds a score, a source or an answer by its name."""
+    twice = next((name for name, count in Counter(names).items() if count > 1), "")
+    _expect(len({*names}) == len(names), f"every {what} once", f"{twice[:100]} more than once")
 
 
 def _numbers(value: Any) -> Iterator[float]:

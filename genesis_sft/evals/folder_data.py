@@ -17,6 +17,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +26,28 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from genesis_sft.errors import AssetError
+from genesis_sft.run_dir import hash_file
 
-Words = Annotated[str, Field(min_length=1)]
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("expected words, found nothing but white space")
+    return text
+
+
+Words = Annotated[str, AfterValidator(_said)]
+
+# what the harness removes from an ending: its tasks/hellaswag/utils.py
+_BRACKETS = re.compile(r"\[.*?\]")
+
+
+def _said_without_brackets(text: str) -> str:
+    if not _BRACKETS.sub("", text.strip().replace(" [title]", ". ")).strip():
+        raise ValueError("expected words outside square brackets, which the harness removes; found none")
+    return text
+
+
+_ENDINGS = (".jsonl", ".jsonl.gz")
 
 
 class _Row(BaseModel):
@@ -44,7 +65,7 @@ class _Hellaswag(_Row):
     activity_label: str
     ctx_a: str
     ctx_b: str
-    endings: Annotated[list[Words], Field(min_length=2)]
+    endings: Annotated[list[Annotated[Words, AfterValidator(_said_without_brackets)]], Field(min_length=2)]
     label: str | int
 
     @model_validator(mode="after")
@@ -54,8 +75,15 @@ class _Hellaswag(_Row):
         return self
 
 
+def _goes_on_after_the_gap(sentence: str) -> str:
+    _, gap, rest = sentence.partition("_")
+    if not gap or not rest.strip():
+        raise ValueError("expected a sentence with a gap (_), and words after it, which are scored")
+    return sentence
+
+
 class _Winogrande(_Row):
-    sentence: Annotated[str, Field(pattern="_")]
+    sentence: Annotated[str, AfterValidator(_goes_on_after_the_gap)]
     option1: Words
     option2: Words
     answer: Literal["1", "2"]
@@ -81,6 +109,8 @@ class _Arc(_Row):
 def _two_words(text: str) -> str:
     if " " not in text.strip():
         raise ValueError("expected two words or more")
+    if text != text.rstrip():
+        raise ValueError("expected the last word at the very end, as it is scored; found white space after it")
     return text
 
 
@@ -138,7 +168,7 @@ def find_file(folder: str, name: str, split: str) -> Path | None:
 def find_subjects(folder: str) -> list[str]:
     """Return the subjects of MMLU of which there are test questions, sorted."""
     files = (Path(folder) / "mmlu").glob("*.test.jsonl*")
-    return sorted({file.name.partition(".")[0] for file in files if file.name.endswith((".jsonl", ".jsonl.gz"))})
+    return sorted({file.name.partition(".")[0] for file in files if _can_be_read(file)})
 
 
 def folder_identity(folder: str, tasks: Sequence[str]) -> dict[str, str]:
@@ -152,10 +182,15 @@ def folder_identity(folder: str, tasks: Sequence[str]) -> dict[str, str]:
     for task in tasks:
         pattern = "mmlu/*.jsonl*" if task == "mmlu" else f"{task}.*.jsonl*"
         total = hashlib.sha256()
-        for file in sorted(Path(folder).glob(pattern)):
-            total.update(f"{file.name}\n{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        for file in filter(_can_be_read, sorted(Path(folder).glob(pattern))):
+            total.update(f"{file.name}\n{hash_file(file)}\n".encode())
         found[f"documents of {task}"] = total.hexdigest()
     return found
+
+
+def _can_be_read(file: Path) -> bool:
+    """Whether rows can come from it: no folder, pipe or link to nothing, and no copy that an editor kept."""
+    return file.name.endswith(_ENDINGS) and file.is_file()
 
 
 def _lines(file: Path) -> Iterator[str]:

@@ -33,9 +33,10 @@ class TaskResult:
 
     Attributes:
         records: One a metric.
-        samples: One row an item: hashes, log-likelihoods of the requests in nats, outcomes, what was asked. ``text``
-            is the question without examples and template, ``choices`` what the harness chooses from (for WinoGrande the
-            beginnings), ``target`` the number of the right one, or the right text.
+        samples: One row an item: hashes, log-likelihoods of the requests in nats, whether each request's answer is the
+            likeliest text (``is_greedy``), outcomes, what was asked. ``text`` is the question without examples and
+            template, ``choices`` what the harness chooses from (for WinoGrande the beginnings), ``target`` the number
+            of the right one, or the right text.
         time: What it took.
     """
 
@@ -212,6 +213,7 @@ def _sample_row(how: TaskRecord, leaf: str, task: Any, sample: Mapping[str, Any]
         "prompt_hash": sample["prompt_hash"],
         "target_hash": sample["target_hash"],
         "log_likelihoods": _log_likelihoods(sample),
+        "is_greedy": [bool(response[0][1]) for response in sample["resps"]],
         "outcomes": {metric: float(sample[metric]) for metric in sample["metrics"]},
         "text": text,
         "choices": choices,

@@ -31,7 +31,7 @@ _WORD_GAP = re.compile(r"[\s—–]+")
 _SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]*_]*+(?=\s|$)|[。！？]")
 _ABBREVIATIONS = frozenset(["mr", "mrs", "ms", "dr", "st", "prof", "no", "vs", "etc", "e.g", "i.e"])
 _QUOTES = (('"', '"'), ("“", "”"), ("„", "“"), ("«", "»"))
-_FENCE = re.compile(r"```[A-Za-z]*[ \t]*\n(.*)\n```", re.DOTALL)
+_FENCE = re.compile(r"```[A-Za-z]*[ \t]*\r?\n(.*)\n```", re.DOTALL)
 
 
 def most_words(text: str, count: Count) -> bool:
@@ -66,7 +66,7 @@ def exact_paragraphs(text: str, count: Count) -> bool:
 
 
 def exact_lines(text: str, count: Count) -> bool:
-    """Has just so many lines that are not blank."""
+    """Has just so many lines that are not blank; only a line feed or a carriage return ends one."""
     return len(_lines(text)) == count
 
 
@@ -206,7 +206,7 @@ def _words(text: str) -> list[str]:
 
 
 def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in re.split(r"[\r\n]", text) if line.strip()]
 
 
 def _paragraphs(text: str) -> list[str]:

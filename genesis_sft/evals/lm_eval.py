@@ -64,6 +64,8 @@ class Backend(Scorer):
             raise InputError(f"expected dtype {' or '.join(_DTYPES)}; found {dtype!r}")
         if not isinstance(pass_tokens, int) or pass_tokens < 1:
             raise InputError(f"expected pass_tokens of 1 or more; found {pass_tokens!r}")
+        if device and device.startswith("cuda") and not torch.cuda.is_available():
+            device = "cpu"  # the harness's command line names cuda unasked, and its own class falls back as well
         folder = ModelDir.open(pretrained)
         best = device or ("cuda" if torch.cuda.is_available() else "cpu")
         team = _join(device) if under_torchrun() else alone(best)

@@ -4,23 +4,29 @@
 
     .genesis-parts/identity.json    what is being measured, with which settings; parts of another are thrown away
     .genesis-parts/task-piqa.json   what a part gave, written at once when the part is done
+    .genesis-lock                   locked while a process measures into this folder, then removed
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from genesis_sft.console import say
+from genesis_sft.errors import RunDirError
+from genesis_sft.evals.check_record import check_record
 from genesis_sft.evals.processes import Team
-from genesis_sft.evals.record import ChatAnswer, HeldOutRecord, PartTime, TaskRecord, from_values
+from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, PartTime, TaskRecord, from_values
 from genesis_sft.run_dir import canonical_json, write_json, write_text
 
-PARTS = ".genesis-parts"
+PARTS, LOCK = ".genesis-parts", ".genesis-lock"
 
 T = TypeVar("T")
 
@@ -98,8 +104,69 @@ class Parts:
             return None
         try:
             part = from_values(kind, json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, RecursionError):
+            _check(part)
+        except (ValueError, RecursionError, OverflowError):
             say(f"  {name}: its file is damaged, it is done again")
             return None
         say(f"  {name}: done before the interruption")
         return part
+
+
+@contextmanager
+def held(out: Path, team: Team) -> Iterator[None]:
+    """Hold a folder for this evaluation: two that write to one remove each other's parts.
+
+    Raises:
+        RunDirError: Another process holds it, or it cannot be made.
+    """
+    with ExitStack() as stack:
+        team.from_first(lambda: stack.enter_context(_locked(out)))
+        yield
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    file = out / LOCK
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        while (handle := _lock(file)) is None:
+            pass
+    except BlockingIOError:
+        raise RunDirError(
+            f"another genesis-sft works in {out}", hint="Wait for it to end, or name another folder."
+        ) from None
+    except OSError as error:
+        raise RunDirError(f"expected a folder to write to at {out}: {error.strerror}") from None
+    with handle:
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)  # before the lock is given up
+
+
+def _lock(file: Path) -> IO[str] | None:
+    """Return the locked file, or None where its last holder has removed it since: another may lock a new one."""
+    with ExitStack() as stack:
+        handle = stack.enter_context(open(file, "a"))
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle.fileno()), file.stat()):
+                stack.pop_all()  # stays open
+                return handle
+    return None
+
+
+def _check(part: Any) -> None:
+    """Refuse a part that cannot be what was measured, before a record is made of it (ValueError)."""
+    record = EvalRecord("", {}, {}, times={"part": part.time})
+    if isinstance(part, ChatPart):
+        record = replace(record, chat=part.answers)
+    elif isinstance(part, LossPart):
+        record = replace(record, held_out=part.records)
+    else:
+        record = replace(record, tasks=part.records)
+        if any(one.n != len(part.samples) for one in part.records):
+            raise ValueError("expected a sample of every item")
+    if not (record.tasks or record.held_out or record.chat):
+        raise ValueError("expected a record of what was measured, found none")
+    check_record(record)

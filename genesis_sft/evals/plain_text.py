@@ -6,10 +6,12 @@ of ``plain_text.yaml``: stories, expository prose, news, instructions, letters, 
 German, French and Spanish. All were written for this project and are under its licence, so no model has seen them in
 pretraining; that is as it should be, as text known by heart would show what was memorised.
 
-A passage is read as a whole. Its paragraphs are the units of the statistics: a paragraph is the same text for every
-tokenizer, and there are enough of them, 75 in 18 passages, for a standard error. With them goes what stands between two
-paragraphs. Tokens are those that the tokenizer makes of the text, with a BOS where it puts one, as in the base check;
-a token is predicted when another stands before it in its passage, and special tokens are only read.
+A passage is read as a whole, and whole passages are the units of what is said of all of them: the paragraphs of one
+have its subject and style in common and move together, so 75 paragraphs in 18 passages are 18 independent observations.
+A record keeps the loss of every paragraph, which is the same text for every tokenizer, with what stands between two of
+them; its own standard error is over these, and holds for this one passage. Tokens are those that the tokenizer makes of
+the text, with a BOS where it puts one, as in the base check; a token is predicted when another stands before it in its
+passage, and special tokens are only read.
 """
 
 from __future__ import annotations

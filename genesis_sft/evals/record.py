@@ -129,8 +129,15 @@ class TaskRecord:
 
     @property
     def above_chance(self) -> bool | None:
-        """Whether the value less two standard errors is above chance; None where chance is not defined."""
-        return None if self.chance is None else self.value - 2 * self.standard_error > self.chance
+        """Whether the value less two standard errors is above chance; None where chance is not defined.
+
+        Where all items are right, or all wrong, the standard error is 0 and Wilson's interval decides.
+        """
+        if self.chance is None:
+            return None
+        if not self.standard_error:
+            return wilson_interval(round(self.value * self.n), self.n)[0] > self.chance
+        return self.value - 2 * self.standard_error > self.chance
 
 
 @dataclass(frozen=True)

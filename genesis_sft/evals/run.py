@@ -20,7 +20,7 @@ from genesis_sft.errors import InputError
 from genesis_sft.evals.chat_checks import answer_prompts
 from genesis_sft.evals.chat_prompts import ChatPrompt, read_prompts
 from genesis_sft.evals.documents import refuse_missing_examples, resolve_data
-from genesis_sft.evals.parts import PARTS, ChatPart, LossPart, Parts, TaskPart
+from genesis_sft.evals.parts import LOCK, PARTS, ChatPart, LossPart, Parts, TaskPart, held
 from genesis_sft.evals.processes import Team, alone
 from genesis_sft.evals.record import (
     ANSWERS,
@@ -64,6 +64,7 @@ def run_evals(
         CheckFailed: Another process has ended.
         InputError: The folder holds something else.
         ModelError: The model cannot be loaded, lacks a control token, or its outputs are not numbers.
+        RunDirError: Another process measures into this folder, or it cannot be written.
         RecipeError: More chat prompts or answered questions are asked for than there are.
     """
     device = str(team.ranks.device) if team else pick_device(device)
@@ -78,49 +79,51 @@ def run_evals(
         loaded.encoder  # noqa: B018 - a tokenizer that cannot chat is refused now
     settings = settings_of(section, data, seed=seed, device=device.partition(":")[0], dtype=dtype)
     record = EvalRecord(model.content_hash(), settings, versions())
-    if store is None and (done := team.from_first(lambda: _done_before(out, record))):
-        team.say("  measured before, nothing to do")
-        return done
-    identity = {"model": record.model, "settings": settings, "versions": record.versions}
-    parts = Parts(out / PARTS, identity, team)
-    asked = [(task, surface) for surface in section.surfaces for task in section.tasks]
-    tasks = [
-        parts.make(_part_name(*one), TaskPart, partial(_task_part, *one, data, loaded, seed), together=True)
-        for one in asked
-    ]
-    times = {part.records[0].label: part.time for part in tasks}
-    held_out = plain = chat = None
-    if store:
-        held_out = parts.make("held-out", LossPart, partial(_held_out_part, section, loaded, store))
-        times["held-out loss"] = held_out.time
-    if section.plain_text:
-        plain = parts.make("plain-text", LossPart, partial(_plain_text_part, loaded))
-        times["plain text"] = plain.time
-    if prompts:
-        chat = parts.make("chat", ChatPart, partial(_chat_part, prompts, section, loaded))
-        times["chat"] = chat.time
-    record = EvalRecord(
-        model=record.model,
-        settings=record.settings,
-        versions=record.versions,
-        tasks=tuple(one for part in tasks for one in part.records),
-        held_out=held_out.records if held_out else (),
-        chat=chat.answers if chat else (),
-        plain_text=plain.records if plain else (),
-        times=times,
-    )
-    if team.is_first:
-        (out / RECORD).unlink(missing_ok=True)  # one of another evaluation must not stand beside these samples
-        write_lines(out / SAMPLES, [sample for part in tasks for sample in part.samples])
-        write_lines(out / ANSWERS, [asdict(answer) for answer in record.chat])
-        record.save(out)
-        parts.remove()
-    return record
+    with held(out, team):
+        if store is None and (done := team.from_first(lambda: _done_before(out, record))):
+            team.say("  measured before, nothing to do")
+            return done
+        identity = {"model": record.model, "settings": settings, "versions": record.versions}
+        parts = Parts(out / PARTS, identity, team)
+        asked = [(task, surface) for surface in section.surfaces for task in section.tasks]
+        tasks = [
+            parts.make(_part_name(*one), TaskPart, partial(_task_part, *one, data, loaded, seed), together=True)
+            for one in asked
+        ]
+        times = {part.records[0].label: part.time for part in tasks}
+        held_out = plain = chat = None
+        if store:
+            held_out = parts.make("held-out", LossPart, partial(_held_out_part, section, loaded, store))
+            times["held-out loss"] = held_out.time
+        if section.plain_text:
+            plain = parts.make("plain-text", LossPart, partial(_plain_text_part, loaded))
+            times["plain text"] = plain.time
+        if prompts:
+            chat = parts.make("chat", ChatPart, partial(_chat_part, prompts, section, loaded))
+            times["chat"] = chat.time
+        record = EvalRecord(
+            model=record.model,
+            settings=record.settings,
+            versions=record.versions,
+            tasks=tuple(one for part in tasks for one in part.records),
+            held_out=held_out.records if held_out else (),
+            chat=chat.answers if chat else (),
+            plain_text=plain.records if plain else (),
+            times=times,
+        )
+        if team.is_first:
+            (out / RECORD).unlink(missing_ok=True)  # one of another evaluation must not stand beside these samples
+            write_lines(out / SAMPLES, [sample for part in tasks for sample in part.samples])
+            write_lines(out / ANSWERS, [asdict(answer) for answer in record.chat])
+            record.save(out)
+            parts.remove()
+        return record
 
 
 def _refuse_foreign(out: Path) -> None:
     """Refuse a folder that holds something, but nothing of an evaluation."""
-    if out.is_dir() and any(out.iterdir()) and not ((out / RECORD).exists() or (out / PARTS).exists()):
+    found = {file.name for file in out.iterdir()} if out.is_dir() else set()
+    if found - {LOCK} and not found & {RECORD, PARTS}:
         raise InputError(
             f"expected a new or empty folder, or one of an earlier evaluation, at {out}; found other files in it",
             hint="Name another folder.",

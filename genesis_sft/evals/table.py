@@ -31,7 +31,7 @@ def interval_of(task: TaskRecord) -> tuple[float, float]:
     """Return the 95 % interval of a score.
 
     Wilson's for a share of independent items; value +- 1.96 standard errors for MMLU, whose error holds the spread
-    between subjects; the same on the logarithm for a perplexity.
+    between subjects, but Wilson's where all of them scored the same; the same on the logarithm for a perplexity.
     """
     if task.metric == "perplexity":
         factor = math.exp(_Z_95 * task.standard_error / task.value)
@@ -75,6 +75,8 @@ def _group_row(group: PartScore, task: TaskRecord) -> tuple[str, ...]:
 
 
 def _around(score: TaskRecord | PartScore) -> tuple[float, float]:
+    if not score.standard_error:  # a single item, or all alike: that says nothing of how far the score may be off
+        return wilson_interval(round(score.value * score.n), score.n)
     half = _Z_95 * score.standard_error
     return max(0.0, score.value - half), min(1.0, score.value + half)
 
@@ -99,17 +101,23 @@ def _losses(record: EvalRecord) -> Iterator[str]:
         bits = "" if one.bits_per_byte is None else f", {one.bits_per_byte:.3f} bits/byte"
         yield (
             f"held-out {one.source}: {one.nats_per_token:.4f} ± {one.standard_error:.4f} nats/token{bits} "
-            f"({one.n_conversations:,} conversations, {one.n_tokens:,} trained tokens)"
+            f"({counted(one.n_conversations, 'conversation')}, {counted(one.n_tokens, 'trained token')})"
         )
     if record.plain_text:
         yield _plain_text(record.plain_text)
 
 
 def _plain_text(records: Sequence[HeldOutRecord]) -> str:
-    losses = [loss for one in records for loss in one.losses]
-    tokens = [count for one in records for count in one.tokens]
-    loss, error = ratio_and_error(losses, tokens)
-    return f"plain text: {loss:.4f} ± {error:.4f} nats/token ({len(losses):,} paragraphs, {sum(tokens):,} tokens)"
+    """Passages are the units: the paragraphs of one move together."""
+    tokens = [sum(one.tokens) for one in records]
+    loss, error = ratio_and_error([math.fsum(one.losses) for one in records], tokens)
+    size = f"{counted(len(records), 'passage')}, {counted(sum(tokens), 'token')}"
+    return f"plain text: {loss:.4f} ± {error:.4f} nats/token ({size})"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return how many of what: ``"1 passage"``, ``"1,200 tokens"``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _chat(record: EvalRecord) -> Iterator[str]:

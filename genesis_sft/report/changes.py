@@ -101,7 +101,7 @@ class HeldOutChange:
     """Loss on held-out conversations of one source (or of all), or on passages of plain text; less is better.
 
     Attributes:
-        n_conversations: Independent units: conversations, or pieces of a passage.
+        n_conversations: Independent units: conversations, or passages; a passage is one as a whole.
         before, after: Nats per trained token.
         standard_error: Of the difference, over the units; None for fewer than two.
         low, high: 95 % interval of the difference; None for few units.

@@ -75,7 +75,7 @@ def plain_text_table(comparison: Comparison) -> Table:
     table = tables.held_out_table(
         replace(comparison, held_out=comparison.plain_text, held_out_total=comparison.plain_text_total)
     )
-    return replace(table, columns=("Passage", "Parts", "Tokens", *table.columns[3:]))
+    return replace(table, columns=("Passage", "Passages", "Tokens", *table.columns[3:]))
 
 
 def total_alone(table: Table) -> Table:

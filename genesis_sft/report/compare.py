@@ -53,7 +53,10 @@ def compare(before: EvalRecord, after: EvalRecord) -> Comparison:
     refuse_unless_same("task", map(score_name, before.tasks), map(score_name, after.tasks))
     tasks_after = {score_name(one): one for one in after.tasks}
     held_out = _pairs("held-out source", before.held_out, after.held_out)
-    plain_text = _pairs("passage of plain text", before.plain_text, after.plain_text)
+    plain_text = [
+        (_as_one_unit(old), _as_one_unit(new))
+        for old, new in _pairs("passage of plain text", before.plain_text, after.plain_text)
+    ]
     answers = _answer_pairs(before.chat, after.chat)
     return Comparison(
         tasks=_corrected([_compare_task(one, tasks_after[score_name(one)]) for one in before.tasks]),
@@ -153,6 +156,18 @@ def _pairs(
                 f"{new.n_conversations} with {new.n_tokens}, or other ones",
             )
     return pairs
+
+
+def _as_one_unit(passage: HeldOutRecord) -> HeldOutRecord:
+    """Return a passage with its paragraphs as one: they move together, so only passages are independent."""
+    return replace(
+        passage,
+        n_conversations=1,
+        rows=(0,),
+        losses=(math.fsum(passage.losses),),
+        tokens=(sum(passage.tokens),),
+        num_bytes=(sum(passage.num_bytes),) if passage.num_bytes else (),
+    )
 
 
 def _compare_losses(name: str, pairs: Sequence[tuple[HeldOutRecord, HeldOutRecord]]) -> HeldOutChange:

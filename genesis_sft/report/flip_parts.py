@@ -43,17 +43,18 @@ def _example(flip: Flip) -> str:
 
 def _choices(flip: Flip) -> Table:
     """Return a row a choice with its log-likelihoods; of a single word that was asked for, its own."""
-    choices = flip.choices or (flip.right,)
-    scores = zip(choices, flip.log_likelihoods_before, flip.log_likelihoods_after, strict=True)
-    rows = tuple((choice, numbers.nats(old), numbers.nats(new), _note(flip, choice)) for choice, old, new in scores)
+    scores = zip(flip.choices, flip.log_likelihoods_before, flip.log_likelihoods_after, strict=True)
+    rows = tuple(
+        (choice, numbers.nats(old), numbers.nats(new), _note(flip, place))
+        for place, (choice, old, new) in enumerate(scores)
+    )
     return Table(("Choice", "Before, nats", "After, nats", "Note"), "lrrl", rows)
 
 
-def _note(flip: Flip, choice: str) -> str:
-    if not flip.choices:
-        return "right"
+def _note(flip: Flip, place: int) -> str:
+    """Say what a choice is by its number: two choices may read the same."""
     said = (("right", flip.right), ("chosen before", flip.before), ("chosen after", flip.after))
-    return ", ".join(words for words, one in said if one == choice)
+    return ", ".join(words for words, one in said if one == place)
 
 
 def _shortened(text: str) -> str:

@@ -31,9 +31,10 @@ class Flip:
         part: Harness's task that it belongs to; for MMLU the subject's.
         doc_id: Its number there.
         text: What was asked.
-        choices: What there was to choose from; empty where the model writes a word, as in LAMBADA.
-        right: The right answer.
-        before, after: The answer that scored highest, before and after; None without choices.
+        choices: What there was to choose from, two of which may read the same; where the model writes a word, as in
+            LAMBADA, that word alone.
+        right: Number of the right choice.
+        before, after: Number of the one that scored highest, before and after; None where a word was to be written.
         log_likelihoods_before, log_likelihoods_after: Of every choice, or of the word, in nats.
     """
 
@@ -41,9 +42,9 @@ class Flip:
     doc_id: int
     text: str
     choices: tuple[str, ...]
-    right: str
-    before: str | None
-    after: str | None
+    right: int
+    before: int | None
+    after: int | None
     log_likelihoods_before: tuple[float, ...]
     log_likelihoods_after: tuple[float, ...]
 
@@ -152,15 +153,15 @@ def _spread(pairs: Sequence[tuple[Row, Row]], count: int) -> list[tuple[Row, Row
 def _flip(before: Row, after: Row, metric: str) -> Flip:
     choices, target = tuple(map(str, before["choices"])), before["target"]
     scores = [tuple(map(float, row["log_likelihoods"])) for row in (before, after)]
-    picks = [picked(those, choices, metric) for those in scores]
+    old, new = (picked(those, choices, metric) for those in scores)
     return Flip(
         part=str(before["part"]),
         doc_id=int(before["doc_id"]),
         text=str(before["text"]),
-        choices=choices,
-        right=choices[target] if choices else str(target),
-        before=None if picks[0] is None else choices[picks[0]],
-        after=None if picks[1] is None else choices[picks[1]],
+        choices=choices or (str(target),),
+        right=range(len(choices)).index(target) if choices else 0,
+        before=old,
+        after=new,
         log_likelihoods_before=scores[0],
         log_likelihoods_after=scores[1],
     )

@@ -4,7 +4,8 @@ HOW_TO_READ = (
     (
         "In brackets: the 95 % interval of the difference",
         "Both models answered the same items, so how hard an item is drops out of the difference. That is why its "
-        "interval is often narrower than those of the two scores suggest. Of MMLU whole subjects are the units.",
+        "interval is often narrower than those of the two scores suggest. Of MMLU whole subjects are the units. The "
+        "interval may leave out 0 where the exact test, which is stricter, makes no claim.",
     ),
     (
         "Better, worse",
@@ -37,7 +38,7 @@ HOW_TO_READ = (
     (
         "Forgetting",
         "is the loss on passages of plain text that no run is trained on. Only the change means something: base models "
-        "have mostly seen public text.",
+        "have mostly seen public text. Whole passages are the units.",
     ),
     (
         "Perplexity",

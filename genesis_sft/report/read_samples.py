@@ -28,7 +28,7 @@ from typing import Any
 
 from genesis_sft.console import say, visible
 from genesis_sft.errors import InputError
-from genesis_sft.evals.check_record import check_record
+from genesis_sft.evals.check_record import LARGEST, check_record
 from genesis_sft.evals.error_bars import clustered_mean_and_error, mean_and_error
 from genesis_sft.evals.record import MOST_NATS, EvalRecord, PartScore, Surface, TaskRecord
 from genesis_sft.evals.tasks import TASKS
@@ -40,6 +40,9 @@ _SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-
 _RESULTS = "results_{date}.json"
 _SHARES = ("acc_norm", "acc", "exact_match")
 """Metrics of tasks that this program does not know, the first of them that a row has; 0 or 1 an item."""
+
+_SHOWN = 40
+"""Characters of a bad value in a message."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,23 @@ def _samples_folder(folder: Path) -> Path | None:
         return None
     inner = [one for one in sorted(folder.iterdir()) if one.is_dir()]
     for one in (folder, *(inner if len(inner) == 1 else [])):
-        if any(_SAMPLES.fullmatch(file.name) for file in one.iterdir()):
+        if any(_named(one)):
             return one
     return None
+
+
+def _named(folder: Path) -> Iterator[re.Match[str]]:
+    """Yield the names of files of samples; a pipe or a folder of such a name is none."""
+    for file in sorted(folder.iterdir()):
+        if (match := _SAMPLES.fullmatch(file.name)) and file.is_file():
+            yield match
 
 
 def _newest(folder: Path) -> dict[str, str]:
     """Return each task with the date of its newest samples; what is passed over is said."""
     dates: dict[str, list[str]] = {}
-    for file in sorted(folder.iterdir()):
-        if match := _SAMPLES.fullmatch(file.name):
-            dates.setdefault(match["task"], []).append(match["date"])
+    for match in _named(folder):
+        dates.setdefault(match["task"], []).append(match["date"])
     older = [visible(task) for task, those in dates.items() if len(those) > 1]
     if older:
         say(f"  {folder}: of {', '.join(older)} there are several dates, the newest is read")
@@ -170,25 +179,26 @@ def _read_items(file: Path) -> list[_Item]:
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    number = 0
+    read = 0
     try:
-        with open(file, encoding="utf-8", newline="\n") as lines:
+        with open(file, "rb") as lines:  # text is decoded many lines at a time
             for number, line in enumerate(lines, 1):
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
                 if not isinstance(row, dict):
                     raise ValueError("no object")
                 yield f"{file}, line {number}", row
+                read = number
     except InputError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"expected a line of JSON in {file} after line {number - 1}, found: {error}") from None
+        raise InputError(f"expected a line of JSON in {file} after line {read}, found: {error}") from None
 
 
 def _outcome(value: Any) -> float:
-    number = float(value) if isinstance(value, int | float) else math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{value!r} is no finite number")
-    return number
+    if not isinstance(value, int | float) or not abs(value) <= LARGEST:  # NaN is not either
+        shown = repr(value)
+        raise ValueError(f"{shown[:_SHOWN]}{'…' * (len(shown) > _SHOWN)} is no number from {-LARGEST:g} to {LARGEST:g}")
+    return float(value)
 
 
 @cache

@@ -10,6 +10,7 @@ from genesis_sft.console import format_duration
 from genesis_sft.report import numbers
 from genesis_sft.report.changes import Comparison, HeldOutChange, StopChange, TaskChange
 from genesis_sft.report.findings import Kind
+from genesis_sft.report.paired import FEWEST_ITEMS
 from genesis_sft.report.verdict import held_out_kind, stop_interval, stop_kind, task_kind
 
 _WORDS = {"better": "better", "worse": "worse", "open": "cannot be told", "chance": "not above chance"}
@@ -77,7 +78,7 @@ def _task_row(task: TaskChange) -> tuple[str, ...]:
 
 
 def _visible_from(task: TaskChange) -> str:
-    if task.smallest_visible is None or (task.unit == "share" and task.smallest_visible >= 1):
+    if task.smallest_visible is None or task.n < FEWEST_ITEMS or (task.unit == "share" and task.smallest_visible >= 1):
         return numbers.MISSING
     if task.unit == "share":
         return f"{task.smallest_visible * 100:.1f}"

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from genesis_sft.evals.error_bars import wilson
+from genesis_sft.evals.table import counted
 from genesis_sft.report import numbers
 from genesis_sft.report.alarms import warn_below_chance, warn_of_guessing
 from genesis_sft.report.changes import Comparison, HeldOutChange, RateChange, StopChange, TaskChange
@@ -66,7 +67,7 @@ def task_kind(task: TaskChange) -> Kind:
 
 
 def held_out_kind(change: HeldOutChange) -> Kind:
-    """Return what may be said of a loss; n is the number of conversations, or of pieces of plain text."""
+    """Return what may be said of a loss; n is the number of conversations, or of passages."""
     if not _is_claim(change.p_value, change.n_conversations):
         return "open"
     return "better" if change.difference < 0 else "worse"
@@ -114,7 +115,7 @@ def _judge_task(task: TaskChange) -> Finding:
     if kind == "open":
         text = (
             f"{name}: {_value(task, task.before)} before, {_value(task, task.after)} after; {_difference(task)} cannot "
-            f"be told from no change{_by_itself(task)}. {_could_have_seen(task)}"
+            f"be told from no change{_by_itself(task)}.{_could_have_seen(task)}"
         )
     else:
         text = (
@@ -151,15 +152,23 @@ def _flips(task: TaskChange) -> str:
 
 
 def _could_have_seen(task: TaskChange) -> str:
-    """Say what so few items can show; by ``smallest_visible``, or that no difference could have been seen at all."""
-    items = f"{task.n:,} item{'s' if task.n > 1 else ''}"
+    """Say what so few items can show, by ``smallest_visible``; nothing where the difference itself was large enough.
+
+    That is so where only the number of scores, or too few subjects, keep it from being a claim.
+    """
+    if task.n < FEWEST_ITEMS:
+        return f" Fewer than {FEWEST_ITEMS} items allow no claim."
     if task.smallest_visible is None or (task.unit == "share" and task.smallest_visible >= 1):
-        return f"With {items} no difference could have been seen."
+        return f" With {task.n:,} items no difference could have been seen."
     if task.smallest_visible == 0:
-        return "No item changed at all."
+        return " No item changed at all."
+    if _by_itself(task) or abs(task.difference) > task.smallest_visible:
+        return ""
     if task.unit == "share":
-        return f"With {items} only differences above {task.smallest_visible * 100:.1f} points could have been seen."
-    return f"With {items} only differences above {task.smallest_visible:.3f} nats per word could have been seen."
+        smallest = f"{task.smallest_visible * 100:.1f} points"
+    else:
+        smallest = f"{task.smallest_visible:.3f} nats per word"
+    return f" With {task.n:,} items only differences above {smallest} could have been seen."
 
 
 def _crossed_chance(task: TaskChange) -> str:
@@ -187,11 +196,11 @@ def _judge_loss(
 
 
 def _loss_sentence(name: str, change: HeldOutChange, kind: Kind) -> str:
-    units = "passages" if name == "Loss on plain text" else "conversations"
-    size = f"{change.n_conversations:,} {units}, {change.n_tokens:,} tokens"
+    unit = "passage" if name == "Loss on plain text" else "conversation"
+    size = f"{counted(change.n_conversations, unit)}, {counted(change.n_tokens, 'token')}"
     difference = numbers.nats_interval(change.difference, change.low, change.high)
     if kind == "open":
-        few = f" Fewer than {FEWEST_ITEMS} {units} allow no claim." if change.n_conversations < FEWEST_ITEMS else ""
+        few = f" Fewer than {FEWEST_ITEMS} {unit}s allow no claim." if change.n_conversations < FEWEST_ITEMS else ""
         return (
             f"{name}: {numbers.nats(change.before)} before, {numbers.nats(change.after)} after; "
             f"{difference} nats per token cannot be told from no change ({size}).{few}"

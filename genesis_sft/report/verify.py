@@ -2,15 +2,17 @@
 
 From the bottom up: the outcome of each item follows from its log-likelihoods, a record's scores from its items, the
 report from the records; the pages are written again and compared byte by byte. What no computation covers (a time, a
-log-likelihood itself) is covered by the SHA-256 that the stage that wrote it left in its manifest.
+log-likelihood itself) is covered by the SHA-256 that the stage that wrote it left in its manifest. Pages of another
+version of the program, which may be laid out otherwise, are covered by their SHA-256 only.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ from genesis_sft.report.page import JSON, render_report
 from genesis_sft.report.run_report import STAGES_READ, read_results, require_finished
 from genesis_sft.report.verify_record import verify_record
 from genesis_sft.run_dir import RunDir, hash_file, read_manifest
+
+REPORT_VERSION = 2
+"""Of the report stage; raised when the program changes what it writes."""
 
 _MODELS = {"before": "base", "held_out/before": "base", "after": "export", "held_out/after": "export"}
 """Folder of a record to the stage whose model it is of."""
@@ -44,11 +49,19 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check of a run's report found; ``num_files`` are those that were hashed."""
+    """What a check of a run's report found.
+
+    Attributes:
+        run: The run folder.
+        num_files: How many files were hashed.
+        differences: What is not as it should be.
+        note: Why the pages were not compared; empty where they were.
+    """
 
     run: str
     num_files: int
     differences: tuple[Difference, ...]
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -56,10 +69,12 @@ class Verification:
 
     def table(self) -> str:
         """Return it as plain text lines."""
+        note = [self.note] if self.note else []
         if not self.differences:
-            return f"The report says what the records say; {self.num_files:,} files are as they were written."
+            agree = "The records say what their items say" if note else "The report says what the records say"
+            return "\n".join([f"{agree}; {self.num_files:,} files are as they were written.", *note])
         lines = [f"{one.file}: {one.field}: found {one.found}, expected {one.expected}" for one in self.differences]
-        return "\n".join([*lines, f"{len(lines):,} value{'s differ' if len(lines) > 1 else ' differs'}."])
+        return "\n".join([*lines, f"{len(lines):,} value{'s differ' if len(lines) > 1 else ' differs'}.", *note])
 
 
 def verify_run(path: str | Path) -> Verification:
@@ -74,14 +89,29 @@ def verify_run(path: str | Path) -> Verification:
     run_dir = RunDir(path)
     stages = (*STAGES_READ, "report")
     require_finished(run_dir, stages)
+    note = _other_version(read_manifest(run_dir.folder("report")) or {})
     found = [
         *(one for folder in _MODELS for one in _tried(f"{folder}/{RECORD}", _record_of(run_dir.path, folder))),
-        *_tried("report", lambda: _differing_pages(run_dir)),
+        *([] if note else _tried("report", lambda: _differing_pages(run_dir))),
     ]
     named = {one.file for one in found}
     hashes = _tried("manifest.json", lambda: _differing_files(run_dir, stages))
     num_files = sum(len(_files_of(run_dir, stage)) for stage in stages)
-    return Verification(str(path), num_files, (*found, *(one for one in hashes if one.file not in named)))
+    return Verification(str(path), num_files, (*found, *(one for one in hashes if one.file not in named)), note)
+
+
+def _other_version(manifest: Mapping[str, Any]) -> str:
+    """Say that another version of the program wrote the report; nothing where this one did."""
+    versions = manifest.get("versions")
+    found = (versions.get("genesis-sft") if isinstance(versions, dict) else None, manifest.get("version"))
+    expected = (metadata.version("genesis-sft"), REPORT_VERSION)
+    if found == expected:
+        return ""
+    written, this = ("genesis-sft {} with version {} of the report".format(*one) for one in (found, expected))
+    return (
+        f"The report was written by {written}, this is {this}: its pages are not compared. "
+        "`genesis-sft report write` writes them again."
+    )
 
 
 def _tried(file: str, check: Callable[[], Iterable[Difference]]) -> list[Difference]:

@@ -1,4 +1,4 @@
-"""Whether an evaluation record follows from what lies beside it: outcomes from log-likelihoods, scores from those."""
+"""Whether an evaluation record follows from what lies beside it: outcomes from the model's scores, means from those."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ def verify_record(folder: Path, *, name: str, model_hash: str) -> Iterator[Diffe
     file = f"{name}/{RECORD}"
     yield from differing_values(file, record.model, model_hash, "model")
     samples = _read_lines(folder / SAMPLES)
-    for number, row in enumerate(samples, 1):
-        yield from _verify_outcomes(f"{name}/{SAMPLES}", number, row)
+    yield from _verify_rows(f"{name}/{SAMPLES}", samples, record)
     for number, task in enumerate(record.tasks):
         yield from _verify_task(file, f"tasks.{number} ({task.task}, {task.metric})", task, samples)
     for part in ("held_out", "plain_text"):
@@ -54,31 +53,48 @@ def verify_record(folder: Path, *, name: str, model_hash: str) -> Iterator[Diffe
         yield from differing_values(f"{name}/{ANSWERS}", found, expected, f"line {number}")
 
 
+def _verify_rows(file: str, rows: Sequence[_Row], record: EvalRecord) -> Iterator[Difference]:
+    of_record = {(task.task, task.surface, task.num_fewshot) for task in record.tasks}
+    for number, row in enumerate(rows, 1):
+        if _key(row) not in of_record:
+            shown = "{}, {}, {}-shot".format(*_key(row))
+            yield Difference(file, f"line {number}: task", shown, "one in the record")
+        yield from _verify_outcomes(file, number, row)
+    if lacking := [number for number, row in enumerate(rows, 1) if not row["choices"] and "is_greedy" not in row]:
+        yield Difference(file, f"line {lacking[0]}: is_greedy", "nothing", "a value, without which acc is not checked")
+
+
+def _key(row: _Row) -> tuple[str, str, int]:
+    return row["task"], row["surface"], row["num_fewshot"]
+
+
 def _verify_outcomes(file: str, number: int, row: _Row) -> Iterator[Difference]:
-    """Compute an item's outcomes from its log-likelihoods, as the harness does."""
+    """Compute an item's outcomes as the harness does: a text is right where every token of it is the likeliest."""
     scores, choices, target = row["log_likelihoods"], row["choices"], row["target"]
     expected: dict[str, float] = {}
     if choices:
         expected |= {metric: float(picked(scores, choices, metric) == target) for metric in ("acc", "acc_norm")}
     else:
         expected["perplexity"] = scores[0]
+        if "is_greedy" in row:
+            expected["acc"] = float(row["is_greedy"][0])
     found = {metric: value for metric, value in row["outcomes"].items() if metric in expected}
     wanted = {metric: expected[metric] for metric in found}
     yield from differing_values(file, found, wanted, f"line {number}: outcomes", close=True)
 
 
 def _verify_task(file: str, where: str, task: TaskRecord, samples: Sequence[_Row]) -> Iterator[Difference]:
-    key = (task.task, task.surface, task.num_fewshot)
-    rows = [row for row in samples if (row["task"], row["surface"], row["num_fewshot"]) == key]
+    rows = [row for row in samples if _key(row) == (task.task, task.surface, task.num_fewshot)]
     items = [row["outcomes"][task.metric] for row in rows]
     yield from differing_values(file, task.items, items, f"{where}.items", close=True)
     for name in ("doc", "prompt", "target"):
         if hashes := getattr(task, f"{name}_hashes"):
             yield from differing_values(file, hashes, [row[f"{name}_hash"] for row in rows], f"{where}.{name}_hashes")
+    num_choices = [len(row["choices"]) for row in rows if row["choices"]]
+    yield from differing_values(file, task.num_choices, num_choices, f"{where}.num_choices")
     value, error = _score(task)
     expected: dict[str, Any] = {"value": value, "standard_error": error, "n": len(task.items)}
-    if task.num_choices:
-        expected["chance"] = math.fsum(1 / count for count in task.num_choices) / len(task.num_choices)
+    expected["chance"] = math.fsum(1 / count for count in num_choices) / len(num_choices) if num_choices else None
     expected |= {"subjects": _subjects(task), "groups": _groups(task)}
     found = {name: _plain(getattr(task, name)) for name in expected}
     yield from differing_values(file, found, expected, where, close=True)

@@ -2,15 +2,17 @@
 
 import gzip
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lm_eval.tasks.hellaswag.utils import preprocess
 
 from genesis_sft.errors import AssetError, InputError, RecipeError
 from genesis_sft.evals import documents
 from genesis_sft.evals.documents import refuse_missing_examples, resolve_data
-from genesis_sft.evals.folder_data import folder_identity, read_folder
+from genesis_sft.evals.folder_data import find_subjects, folder_identity, read_folder
 from genesis_sft.evals.harness import load_task, run_task
 from genesis_sft.evals.scorer import Scorer, quiet_harness
 from genesis_sft.recipe import EvalsSection, TaskSection
@@ -95,13 +97,19 @@ def test_samples_say_what_was_asked(folder, scorer, task, question, choices, tar
         ("piqa.validation", {"goal": "a", "sol1": "b", "sol2": "c", "label": 2}),
         ("piqa.validation", {"goal": "a", "sol1": "b", "label": 0}),
         ("piqa.validation", {"goal": "a", "sol1": "", "sol2": "c", "label": 0}),
+        ("piqa.validation", {"goal": "a", "sol1": " \u3000\n", "sol2": "c", "label": 0}),
         ("piqa.validation", [1]),
+        ("hellaswag.validation", HELLASWAG[0] | {"endings": ["a", "b", "c", " [step] [substeps]"]}),
         ("hellaswag.validation", HELLASWAG[0] | {"label": -1}),
         ("hellaswag.validation", HELLASWAG[0] | {"label": "4"}),
         ("winogrande.validation", WINOGRANDE[0] | {"sentence": "no gap"}),
+        ("winogrande.validation", WINOGRANDE[0] | {"sentence": "It ends with the _ "}),
         ("winogrande.validation", WINOGRANDE[0] | {"answer": "3"}),
+        ("arc_easy.test", ARC[0] | {"choices": {"text": ["so", " "], "label": ["A", "B"]}}),
         ("arc_easy.test", ARC[0] | {"answerKey": "C"}),
         ("lambada_openai.test", {"text": "word"}),
+        ("lambada_openai.test", {"text": "the last word "}),
+        ("lambada_openai.test", {"text": "the last word\n"}),
         ("mmlu/anatomy.test", MMLU[0] | {"answer": 4}),
     ],
 )
@@ -150,6 +158,30 @@ def test_the_identity_of_a_folder_follows_its_rows_and_not_its_place(folder, tmp
     assert folder_identity(str(folder), ("piqa",)) == before
     write_rows(folder / "piqa.validation.jsonl.gz", PIQA[:1])
     assert folder_identity(str(folder), ("piqa",)) != before
+
+
+def test_the_identity_of_a_folder_leaves_out_what_no_row_is_read_from(folder):
+    before = folder_identity(str(folder), ("piqa", "mmlu"))
+    os.mkfifo(folder / "piqa.pipe.jsonl")  # would be waited for, for ever
+    (folder / "piqa.folder.jsonl").mkdir()
+    (folder / "piqa.link.jsonl.gz").symlink_to(folder / "nothing")
+    (folder / "piqa.train.jsonl~").write_text("an editor's copy")
+    (folder / "mmlu" / "anatomy.dev.jsonl.bak").write_text("another")
+    os.mkfifo(folder / "mmlu" / "law.test.jsonl")
+    assert folder_identity(str(folder), ("piqa", "mmlu")) == before
+    assert find_subjects(str(folder)) == ["anatomy", "world_religions"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(ending=st.text(alphabet="a [](title)\n", max_size=20) | st.sampled_from([" [title]", "[a] b", "[", "[[a]]"]))
+def test_an_ending_is_taken_where_the_harness_leaves_words_of_it(tmp_path_factory, ending):
+    folder = tmp_path_factory.mktemp("endings")
+    write_rows(folder / "hellaswag.validation.jsonl", [HELLASWAG[0] | {"endings": ["a", "b", "c", ending]}])
+    if preprocess(ending).strip():
+        assert read_folder(str(folder), "hellaswag", "hellaswag", "validation")
+    else:
+        with pytest.raises(AssetError, match=r"line 1: no row of hellaswag: endings: 3"):
+            read_folder(str(folder), "hellaswag", "hellaswag", "validation")
 
 
 def section(*tasks, **fields):

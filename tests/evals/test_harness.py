@@ -62,6 +62,22 @@ def test_perplexity_is_that_of_the_last_word_and_its_error_follows_by_the_delta_
     assert perplexity.standard_error == pytest.approx(perplexity.value * abs(first - second) / 2, rel=1e-3)
 
 
+def test_rows_say_whether_each_answer_is_the_likeliest_text(made_up_tasks, tiny_base, scorer):
+    tokenizer, model = tiny_base.load_tokenizer(), tiny_base.load_model()
+
+    def is_likeliest(context, answer):
+        ids, start = tokenizer.encode(context + answer), len(tokenizer.encode(context))
+        with torch.no_grad():
+            likeliest = model(torch.tensor([ids])).logits[0].argmax(-1).tolist()
+        return likeliest[start - 1 : -1] == ids[start:]
+
+    rows = run_task(TaskSection(task="lambada_openai"), "package", scorer).samples
+    assert [row["is_greedy"] for row in rows] == [[is_likeliest(*split_last_word(row["text"]))] for row in LAMBADA]
+    assert [row["outcomes"]["acc"] for row in rows] == [float(row["is_greedy"][0]) for row in rows]
+    pairs = run_task(TaskSection(task="piqa"), "package", scorer).samples
+    assert [len(row["is_greedy"]) for row in pairs] == [2] * len(PIQA)
+
+
 def split_last_word(text):
     context, _, word = text.rpartition(" ")
     return context, f" {word}"

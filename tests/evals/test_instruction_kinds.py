@@ -50,7 +50,11 @@ CASES = {
         ["a\n\nb", "a\nb\n \t\nc\n", "\n\n\na\n\n\n\nb", "a\r\n\r\nb"],
         ["a\nb", "a\n\nb\n\nc", ""],
     ),
-    "exact_lines": ({"count": 2}, ["a\nb", "\na\n\n  b  \n"], ["a", "a\nb\nc"]),
+    "exact_lines": (
+        {"count": 2},
+        ["a\nb", "\na\n\n  b  \n", "a\r\n\r\nb", "a\rb", "a\u2028c\nb\x0cd"],
+        ["a", "a\nb\nc", "a\x85b"],
+    ),
     "exact_bullets": (
         {"count": 2},
         ["- a\n- b", "* a\n\n* b\n", "• eins\n• zwei", "  + a\n  + b"],
@@ -106,6 +110,7 @@ CASES = {
             '{"legs": {"x": [1]}, "name": null}\n',
             '```json\n{"name": 1, "legs": 2}\n```',
             '```\n{"name": 1, "legs": 2}\n```',
+            '```json\r\n{"name": 1,\r\n"legs": 2}\r\n```',
         ],
         [
             '{"name": 1}',

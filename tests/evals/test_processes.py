@@ -53,7 +53,8 @@ def test_two_processes_give_the_record_of_one(tiny_base, folder, tmp_path):
     found = run_ranks(functools.partial(measure, tiny_base.path, folder, tmp_path / "together"), 2)
     assert [is_first for _, is_first in found] == [True, False]
     together = EvalRecord.open(tmp_path / "together")
-    assert found[0][0] == found[1][0] == together.to_json()
+    assert found[0][0] == together.to_json()
+    assert found[1][0] | {"times": {}} == found[0][0] | {"times": {}}  # each took its own
     assert together.tasks == alone.tasks  # outcomes, hashes of prompts, all of it
     assert together.chat == alone.chat
     ours, theirs = (read_samples(tmp_path / name) for name in ("together", "alone"))

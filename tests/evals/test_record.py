@@ -83,6 +83,12 @@ def test_above_chance_needs_more_than_two_standard_errors():
     assert PERPLEXITY.above_chance is None
 
 
+def test_a_single_right_item_is_not_above_chance():
+    one = TaskRecord("piqa", "acc", 1.0, 0.0, 1, 0.5, (1.0,), ("a",))
+    assert one.above_chance is False
+    assert replace(one, n=20, items=(1.0,) * 20).above_chance is True
+
+
 def test_stop_rate_counts_answers_that_ended_and_say_something():
     silent, cut = replace(ANSWER, answer=" \n"), replace(ANSWER, ended=False)
     rate = replace(RECORD, chat=(ANSWER, silent, cut, ANSWER)).stop_rate
@@ -107,7 +113,8 @@ def change(values, path, value):
     [
         (("tasks", 0, "items"), [1.0, 0.0, "NaN"], "finite"),
         (("tasks", 0, "items"), [1.0, 0.0, 1e308], "finite"),
-        (("tasks", 0, "items"), [1.0, 0.0, 2.0], "from 0 to 1"),
+        (("tasks", 0, "items"), [1.0, 0.0, 2.0], "0 or 1"),
+        (("tasks", 0, "items"), [1.0, 0.0, 0.5], "0 or 1"),
         (("tasks", 1, "items"), [-1.0, 5.0], "log-likelihoods"),
         (("tasks", 0, "n"), -3, "as many outcomes"),
         (("tasks", 0, "doc_hashes"), ["a"], "as many outcomes"),
@@ -126,6 +133,37 @@ def test_a_record_that_no_evaluation_wrote_is_refused(tmp_path, path, value, say
     (tmp_path / "record.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match=f"damaged one: .*{says}"):
         EvalRecord.open(tmp_path)
+
+
+PASSAGE = HeldOutRecord("tides", 1.5, 0.25, 4, 2, (0, 1), (2.0, 4.0), (1, 3))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"tasks": (TASK, PERPLEXITY, TASK)}, r"every score once, found mmlu \(acc\)"),
+        ({"held_out": RECORD.held_out * 2}, "every held-out source once, found sums"),
+        ({"plain_text": (PASSAGE, PASSAGE)}, "every passage once, found tides"),
+        ({"chat": (ANSWER, replace(ANSWER, answer="you"))}, "every chat prompt once, found owl"),
+    ],
+)
+def test_what_stands_twice_is_refused_as_it_is_found_by_its_name(tmp_path, changed, says):
+    replace(RECORD, **changed).save(tmp_path)
+    with pytest.raises(InputError, match=f"damaged one: .*{says}"):
+        EvalRecord.open(tmp_path)
+
+
+def test_what_differs_in_how_it_was_asked_stands_beside_the_other(tmp_path):
+    of_chat, with_shots = replace(TASK, surface="chat"), replace(TASK, num_fewshot=5)
+    other_prompt = replace(ANSWER, messages=({"role": "user", "content": "Where?"},))
+    record = replace(
+        RECORD,
+        tasks=(TASK, of_chat, with_shots, replace(TASK, metric="acc_norm")),
+        plain_text=(replace(PASSAGE, source="sums"),),
+        chat=(ANSWER, other_prompt),
+    )
+    record.save(tmp_path)
+    assert EvalRecord.open(tmp_path) == record
 
 
 def test_json_that_is_too_deep_is_a_damaged_record(tmp_path):

@@ -1,12 +1,15 @@
+import fcntl
 import json
 import shutil
 
 import pytest
 
-from genesis_sft.errors import AssetError, InputError, RecipeError
+from genesis_sft.errors import AssetError, InputError, RecipeError, RunDirError
 from genesis_sft.evals import harness
+from genesis_sft.evals.parts import LOCK, PARTS, held
+from genesis_sft.evals.processes import alone
 from genesis_sft.evals.record import EvalRecord
-from genesis_sft.evals.run import PARTS, run_evals
+from genesis_sft.evals.run import run_evals
 from genesis_sft.recipe import EvalsSection, TaskSection
 
 SECTION = EvalsSection(
@@ -121,10 +124,97 @@ def test_what_is_measured_already_is_not_measured_again(made_up_tasks, tiny_base
         assert not (tmp_path / PARTS).exists()
 
 
-def test_a_damaged_part_is_done_again(made_up_tasks, tiny_base, tmp_path, monkeypatch):
+@pytest.fixture
+def cut(made_up_tasks, tiny_base, tmp_path, monkeypatch):
+    """The folder of an evaluation that was killed before its record was written."""
     with monkeypatch.context() as killed:
         killed.setattr(EvalRecord, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            run_evals(ONLY_PIQA, tiny_base, tmp_path, device="cpu")
-    (tmp_path / PARTS / "task-piqa.json").write_bytes(b"\xff{")
-    assert [one.task for one in run_evals(ONLY_PIQA, tiny_base, tmp_path, device="cpu").tasks] == ["piqa"]
+            run_evals(TWO_PARTS, tiny_base, tmp_path, device="cpu")
+    return tmp_path
+
+
+TWO_PARTS = ONLY_PIQA.model_copy(update={"chat_prompts": 1})
+
+
+@pytest.mark.parametrize(
+    ("part", "damage"),
+    [
+        ("task-piqa", lambda _: "{"),
+        ("task-piqa", lambda part: part | {"records": []}),
+        ("task-piqa", lambda part: part | {"samples": part["samples"][:1]}),
+        ("task-piqa", lambda part: part | {"records": [part["records"][0] | {"items": [1.0, 7.0]}]}),
+        ("task-piqa", lambda part: part | {"records": [part["records"][0] | {"items": [1.0, 10**400]}]}),
+        ("task-piqa", lambda part: part | {"records": part["records"] * 2}),
+        ("task-piqa", lambda part: part | {"time": part["time"] | {"num_tokens": 10**400}}),
+        ("chat", lambda part: part | {"answers": []}),
+        ("chat", lambda part: part | {"answers": [part["answers"][0] | {"num_tokens": -1}]}),
+    ],
+)
+def test_a_damaged_part_is_done_again(cut, tiny_base, capsys, part, damage):
+    file = cut / PARTS / f"{part}.json"
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps(damage(kept)))
+    record = run_evals(TWO_PARTS, tiny_base, cut, device="cpu")
+    assert f"{part}: its file is damaged" in capsys.readouterr().err
+    assert json.loads(json.dumps(record.to_json()))["tasks" if part != "chat" else "chat"] == (
+        kept["records"] if part != "chat" else kept["answers"]
+    )
+
+
+def test_bytes_that_are_no_text_are_a_damaged_part(cut, tiny_base):
+    (cut / PARTS / "task-piqa.json").write_bytes(b"\xff{")
+    assert [one.task for one in run_evals(TWO_PARTS, tiny_base, cut, device="cpu").tasks] == ["piqa"]
+
+
+def test_two_evaluations_into_one_folder_do_not_meet(cut, tiny_base, monkeypatch):
+    before = sorted(path.name for path in (cut / PARTS).iterdir())
+    with held(cut, alone()):
+        assert (cut / LOCK).exists()
+        with pytest.raises(RunDirError, match="another genesis-sft works in"):
+            run_evals(ONLY_PIQA, tiny_base, cut, device="cpu")
+        assert sorted(path.name for path in (cut / PARTS).iterdir()) == before
+    assert not (cut / LOCK).exists()
+    assert run_evals(TWO_PARTS, tiny_base, cut, device="cpu").tasks
+
+
+def test_an_evaluation_holds_its_folder_while_it_measures(made_up_tasks, tiny_base, tmp_path, monkeypatch):
+    real = harness.run_task
+
+    def meets_another(*how):
+        with pytest.raises(RunDirError, match="works in"), held(tmp_path, alone()):
+            pytest.fail("held twice")
+        return real(*how)
+
+    monkeypatch.setattr(harness, "run_task", meets_another)
+    assert run_evals(ONLY_PIQA, tiny_base, tmp_path, device="cpu").tasks
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_a_lock_that_a_kill_left_is_no_other_file_and_holds_nothing(made_up_tasks, tiny_base, tmp_path):
+    (tmp_path / LOCK).touch()
+    assert run_evals(ONLY_PIQA, tiny_base, tmp_path, device="cpu").tasks
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_a_lock_that_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    real, taken = fcntl.flock, []
+
+    def removed_before_it_is_locked(handle, how):
+        if not taken:  # its holder ends between open and lock
+            (tmp_path / LOCK).unlink()
+        taken.append(handle)
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_before_it_is_locked)
+    with held(tmp_path, alone()):
+        monkeypatch.undo()
+        assert len(taken) == 2
+        with pytest.raises(RunDirError, match="works in"), held(tmp_path, alone()):
+            pytest.fail("held twice")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tiny_base, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirError, match="folder to write to"):
+        run_evals(EvalsSection(chat_prompts=0, plain_text=False), tiny_base, tmp_path / "file" / "out", device="cpu")

@@ -52,7 +52,7 @@ def test_the_other_parts_follow():
         held_out=(HeldOutRecord("sums", 1.5, 0.25, 1234, 2, (), (), ()),),
         chat=(answer, replace(answer, ended=False), told),
         plain_text=(
-            HeldOutRecord("a", 2.0, 0.0, 10, 1, (0,), (20.0,), (10,)),
+            HeldOutRecord("a", 2.0, 0.0, 10, 2, (0, 1), (13.0, 7.0), (6, 4)),  # paragraphs, which move together
             HeldOutRecord("b", 1.0, 0.0, 30, 1, (0,), (30.0,), (30,)),
         ),
     )
@@ -61,7 +61,7 @@ def test_the_other_parts_follow():
         "note: 2 requests were longer than the model's context and lost their beginning",
         "held-out sums: 1.5000 ± 0.2500 nats/token (2 conversations, 1,234 trained tokens)",
         # 50 nats over 40 tokens; residuals 7.5 and -7.5: sqrt(2 / 1 * 2 * 7.5^2) / 40
-        "plain text: 1.2500 ± 0.3750 nats/token (2 paragraphs, 40 tokens)",
+        "plain text: 1.2500 ± 0.3750 nats/token (2 passages, 40 tokens)",
         "chat prompts answered to the end: 1 of 2 (95 % interval 9% to 91%)",
     ]
     assert "chat answers, ends its turn (more is better): 2 of 3 (95 % interval 21% to 94%)" in lines
@@ -69,6 +69,20 @@ def test_the_other_parts_follow():
     assert EvalRecord("f", {}, {}).table() == ""
 
 
+def test_one_of_a_kind_is_said_in_the_singular():
+    one = HeldOutRecord("sums", 1.5, 0.0, 1, 1, (0,), (1.5,), (1,))
+    lines = EvalRecord("f", {}, {}, held_out=(one,), plain_text=(one,)).table().split("\n")
+    assert [line.partition("token ")[2] for line in lines] == [
+        "(1 conversation, 1 trained token)",
+        "(1 passage, 1 token)",
+    ]
+
+
 def test_an_interval_of_mmlu_holds_the_spread_between_subjects():
     low, high = interval_of(MMLU)
     assert (low, high) == pytest.approx((0.2567 - 1.96 * 0.005, 0.2567 + 1.96 * 0.005))
+
+
+def test_subjects_that_all_scored_the_same_leave_an_interval():
+    low, high = interval_of(replace(MMLU, value=0.0, standard_error=0.0, n=6))
+    assert (low, high) == pytest.approx((0.0, 1.96**2 / (6 + 1.96**2)))  # Wilson's of none of six

@@ -13,6 +13,7 @@ from genesis_sft.evals.error_bars import clustered_mean_and_error, mean_and_erro
 from genesis_sft.evals.record import EvalRecord, HeldOutRecord, PartScore, TaskRecord, write_lines
 from genesis_sft.recipe import load_recipe
 from genesis_sft.report.run_report import report_on_run
+from genesis_sft.report.verify import REPORT_VERSION
 from genesis_sft.run_dir import RunDir, StageSpec, write_json
 from genesis_sft.training.result import TrainingState
 from tests.report.records import chat_answer, held_out_record
@@ -51,7 +52,8 @@ def make_run(path: Path, *, name: str = "tiny") -> Path:
 
 
 def _make(run_dir: RunDir, stage: str, write: Callable[[Path], Any]) -> None:
-    run_dir.make(StageSpec(stage, 1, {}), lambda out: str(write(out) or "done"))
+    version = REPORT_VERSION if stage == "report" else 1
+    run_dir.make(StageSpec(stage, version, {}), lambda out: str(write(out) or "done"))
 
 
 def _write_model(out: Path, weights: bytes) -> None:
@@ -133,15 +135,17 @@ def _choice_row(task: str, part: str, number: int, right: int) -> dict[str, Any]
     scores = [-4.0, -60.0] if right else [-20.0, -24.0]
     outcomes = {"acc": 1.0, "acc_norm": 1.0 if right else 0.0}
     return _row(
-        task, part, number, log_likelihoods=scores, outcomes=outcomes, text="What?", choices=_CHOICES, target=0
+        task, part, number, log_likelihoods=scores, is_greedy=[False, False], outcomes=outcomes,
+        text="What?", choices=_CHOICES, target=0,
     )  # fmt: skip
 
 
 def _word_row(number: int, score: float) -> dict[str, Any]:
-    outcomes = {"acc": float(score > -4), "perplexity": score}
+    greedy = score > -4
+    outcomes = {"acc": float(greedy), "perplexity": score}
     return _row(
         "lambada_openai", "lambada_openai", number,
-        log_likelihoods=[score], outcomes=outcomes, text="Once", choices=[], target=" upon",
+        log_likelihoods=[score], is_greedy=[greedy], outcomes=outcomes, text="Once", choices=[], target=" upon",
     )  # fmt: skip
 
 

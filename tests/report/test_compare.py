@@ -8,6 +8,7 @@ import pytest
 
 from genesis_sft.errors import InputError
 from genesis_sft.evals.record import EvalRecord, PartScore, TaskRecord
+from genesis_sft.report import paired
 from genesis_sft.report.changes import TaskChange
 from genesis_sft.report.compare import compare
 from tests.report.records import chat_answer, eval_record, held_out_record, task_record
@@ -251,6 +252,31 @@ def test_bits_per_byte_are_nats_over_ln_2_and_bytes() -> None:
     assert change.before_bits_per_byte is None
 
 
+def test_passages_of_plain_text_are_the_units_as_paragraphs_of_one_move_together() -> None:
+    def passages(*losses: list[float]) -> EvalRecord:
+        records = (held_out_record(f"p{number}", one, [10] * len(one)) for number, one in enumerate(losses))
+        return eval_record(plain_text=tuple(records))
+
+    before = passages(*([20.0, 20.0, 20.0] for _ in range(6)))
+    shifts = (4.0, -2.0, 3.0, -1.0, 2.0, 1.0)
+    after = passages(*([20.0 + shift] * 3 for shift in shifts))
+    comparison = compare(before, after)
+    total = comparison.plain_text_total
+    assert total is not None
+    expected = paired.compare_totals([60.0] * 6, [60 + 3 * shift for shift in shifts], [30] * 6)
+    assert (total.n_conversations, total.n_tokens) == (6, 180)
+    assert (total.standard_error, total.low, total.p_value) == (expected.standard_error, expected.low, expected.p_value)
+    for one in comparison.plain_text:  # nothing can be told of a single passage
+        assert (one.n_conversations, one.standard_error, one.low, one.high, one.p_value) == (1, None, None, None, None)
+
+
+def test_bytes_of_plain_text_are_those_of_all_paragraphs() -> None:
+    record = eval_record(plain_text=(held_out_record("sea", [math.log(2) * 30] * 2, [10, 10], [5, 25]),))
+    total = compare(record, record).plain_text_total
+    assert total is not None
+    assert (total.before_bits_per_byte, total.after_bits_per_byte) == pytest.approx((2.0, 2.0))
+
+
 def test_plain_text_is_compared_passage_by_passage_and_as_a_whole() -> None:
     before = eval_record(plain_text=(held_out_record("sea", [20, 60], [10, 30]), held_out_record("law", [30], [20])))
     after = eval_record(plain_text=(held_out_record("sea", [30, 66], [10, 30]), held_out_record("law", [30], [20])))
@@ -258,7 +284,7 @@ def test_plain_text_is_compared_passage_by_passage_and_as_a_whole() -> None:
     total = comparison.plain_text_total
     assert total is not None
     assert [one.source for one in comparison.plain_text] == ["sea", "law"]
-    assert (total.n_conversations, total.difference) == (3, pytest.approx(16 / 60))
+    assert (total.n_conversations, total.difference) == (2, pytest.approx(16 / 60))
     assert (comparison.held_out, comparison.held_out_total) == ((), None)
 
 

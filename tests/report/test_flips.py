@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genesis_sft.errors import InputError
+from genesis_sft.report.flip_parts import html_flips
 from genesis_sft.report.flips import find_flips, picked
 from tests.report.records import task_change
 
@@ -28,7 +30,7 @@ def test_flips_each_way_with_what_was_chosen() -> None:
     assert (flips.task, flips.to_right, flips.to_wrong) == ("piqa", 1, 2)
     [example] = flips.examples_to_right
     assert (example.doc_id, example.text, example.choices) == (0, "Question 0", ("Turn the lid.", "Turn."))
-    assert (example.right, example.before, example.after) == ("Turn the lid.", "Turn.", "Turn the lid.")
+    assert (example.right, example.before, example.after) == (0, 1, 0)
     assert (example.log_likelihoods_before, example.log_likelihoods_after) == ((-3.0, -2.0), (-1.0, -2.0))
     assert [one.doc_id for one in flips.examples_to_wrong] == [1, 3]
 
@@ -38,7 +40,21 @@ def test_a_word_of_lambada_has_no_choices() -> None:
     change = task_change(task="lambada")
     [flips] = find_flips([change], [row(0, False, (-3.0,), **word)], [row(0, True, (-0.5,), **word)])
     [example] = flips.examples_to_right
-    assert (example.right, example.before, example.after) == ("ferry", None, None)
+    assert (example.choices, example.right, example.before, example.after) == (("ferry",), 0, None, None)
+    assert "<td>right</td>" in re.sub(r"<td[^>]*>", "<td>", html_flips([flips]))
+
+
+def test_choices_that_read_the_same_are_told_apart_by_their_number() -> None:
+    alike: dict[str, Any] = {"choices": ["Turn.", "Turn.", "Wait."], "target": 1}
+    before, after = row(0, False, (-1.0, -2.0, -3.0), **alike), row(0, True, (-3.0, -1.0, -2.0), **alike)
+    notes = re.findall(r"<td[^>]*>([^<]*)</td>\s*</tr>", html_flips(find_flips([task_change()], [before], [after])))
+    assert notes == ["chosen before", "right, chosen after", ""]
+
+
+@pytest.mark.parametrize("target", [-1, 2, "Turn."])
+def test_a_right_answer_that_is_none_of_the_choices_is_refused(target: object) -> None:
+    with pytest.raises(InputError, match=r"one that is damaged"):
+        find_flips([task_change()], [row(0, False, target=target)], [row(0, True, target=target)])
 
 
 def test_acc_norm_picks_by_log_likelihood_a_character() -> None:
@@ -69,6 +85,7 @@ def test_rows_of_other_items_are_refused() -> None:
         find_flips([task_change()], [row(0, True), row(1, True)], [row(0, True)])
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(list(row(0, True))),

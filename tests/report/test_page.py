@@ -90,7 +90,7 @@ def results(text: str = "plain\ntext", **changes: Any) -> RunResults:
     )
     source = {**LEDGER["sources"][0], "name": text, "licence": text, "origin": text, "rejected": {text: 5}}
     rates = (RateChange("repeats itself", "less", wilson(2, 2), wilson(1, 2), 0, 1, p_value=1.0, p_holm=1.0),)
-    flip = Flip(text, 3, text, (text, "other"), text, "other", text, (-1.0, -2.0), (-2.0, -1.0))
+    flip = Flip(text, 3, text, (text, "other"), 0, 1, 0, (-1.0, -2.0), (-2.0, -1.0))
     run: dict[str, Any] = {
         "recipe_name": text,
         "base_name": text,

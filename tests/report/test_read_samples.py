@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,41 @@ def test_of_several_filters_the_plain_one_is_read(tmp_path: Path) -> None:
     assert read_samples(write(tmp_path, {"piqa": rows})).tasks[0].items == (0.0,)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link"])
+def test_only_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "samples_piqa_2026-09-01T00-00-00.000001.jsonl"  # newer than the file beside it
+    if kind == "pipe":
+        os.mkfifo(path)
+        handle = os.open(path, os.O_RDWR)
+        os.write(handle, b"{\n")  # who reads it shall not wait for ever
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"expected samples_\*\.jsonl"):
+        read_samples(tmp_path)
+    row = json.dumps(sample(0, acc=1.0)) + "\n"
+    (tmp_path / f"samples_piqa_{DATE}.jsonl").write_text(row, encoding="utf-8")
+    assert read_samples(tmp_path).tasks[0].items == (1.0,)
+    if kind == "pipe":
+        os.close(handle)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), -1e308, 1e101, float("inf")])
+def test_a_number_too_large_to_be_added_up_is_refused(tmp_path: Path, value: float) -> None:
+    for metric in ("acc", "perplexity"):
+        rows = [sample(number, 1, **{metric: value}) for number in range(3)]
+        with pytest.raises(InputError, match=r"line 1, found one with a bad field: .* is no number from") as refused:
+            read_samples(write(tmp_path / metric, {"lambada_openai": rows}))
+        assert "0" * 100 not in str(refused.value)  # it is cut
+
+
+def test_a_file_damaged_from_its_first_line_on(tmp_path: Path) -> None:
+    (tmp_path / f"samples_piqa_{DATE}.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match="after line 0, found"):
+        read_samples(tmp_path)
+
+
 def test_a_task_of_its_own_counts_where_items_are_right_or_wrong(tmp_path: Path) -> None:
     rows = {"mine": [sample(0, 3, acc=1.0, f1=0.4)], "loss": [sample(0, 1, bits=3.2)]}
     assert [(one.task, one.metric) for one in read_samples(write(tmp_path, rows)).tasks] == [("mine", "acc")]
@@ -125,17 +161,21 @@ def test_a_record_of_ours_is_compared_with_one_of_the_harness(tmp_path: Path) ->
         ("{", "after line 1"),
         ("[1]", "no object"),
         ("{}", "line 2, found one with a bad field: 'doc_id'"),
-        (json.dumps(sample(1, acc=float("nan"))), "line 2, found one with a bad field: nan is no finite number"),
+        (
+            json.dumps(sample(1, acc=float("nan"))),
+            "line 2, found one with a bad field: nan is no number from -1e+100 to 1e+100",
+        ),
         (json.dumps(sample(1) | {"metrics": ["acc"]}), "line 2, found one with a bad field: 'acc'"),
         (json.dumps(sample(0, acc=1.0)), "another document at"),
         (json.dumps({key: value for key, value in sample(1, acc=1.0).items() if key != "doc_hash"}), "'doc_hash'"),
         ("[" * 100_000, "after line 1"),
+        ('"\udcff"', "after line 1"),  # not UTF-8
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str, says: str) -> None:
     write(tmp_path, {"piqa": [sample(0, acc=1.0)]})
     [file] = (tmp_path / "some__model").iterdir()
-    file.write_text(file.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
+    file.write_bytes(file.read_bytes() + line.encode("utf-8", errors="surrogateescape") + b"\n")
     with pytest.raises(InputError) as refused:
         read_samples(tmp_path)
     assert says in str(refused.value)

@@ -3,6 +3,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import pytest
+
 from genesis_sft.mixture.ledger import ROWS, SourceLedger
 from genesis_sft.report import mixture_tables, tables
 from tests.report.records import task_change
@@ -116,6 +118,12 @@ def test_a_benchmark_row() -> None:
     assert tables.task_table([task_change()]).rows == (
         ("piqa", "acc", "40.0 %", "50.0 %", "+10.0 (6.0 to 14.0)", "0.002", "5.6", "25.0 %", "1,000", "better"),
     )
+
+
+@pytest.mark.parametrize(("n", "cell"), [(9, "–"), (10, "5.6")])
+def test_so_few_items_that_no_claim_is_made_make_nothing_visible(n: int, cell: str) -> None:
+    [row] = tables.task_table([task_change(n=n)]).rows
+    assert row[6] == cell
 
 
 def test_a_perplexity_row_shows_perplexity_and_compares_nats() -> None:

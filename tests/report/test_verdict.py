@@ -78,9 +78,24 @@ def test_what_cannot_be_told_says_what_could_have_been_seen() -> None:
     assert finding.text.endswith("With 24 items only differences above 25.0 points could have been seen.")
 
 
-def test_so_few_items_that_nothing_could_have_been_seen() -> None:
-    [finding] = judged(tasks=(task_change(n=5, difference=0.02, smallest_visible=1.2, p_holm=1.0),))
-    assert finding.text.endswith("With 5 items no difference could have been seen.")
+def test_so_spread_items_that_nothing_could_have_been_seen() -> None:
+    [finding] = judged(tasks=(task_change(n=12, difference=0.02, smallest_visible=1.2, p_value=1.0, p_holm=1.0),))
+    assert finding.text.endswith("no change. With 12 items no difference could have been seen.")
+
+
+@pytest.mark.parametrize("smallest_visible", [None, 0.0, 0.5, 1.2])
+def test_so_few_items_that_no_claim_is_made_whatever_they_show(smallest_visible: float | None) -> None:
+    [finding] = judged(tasks=(task_change(n=9, difference=0.7, smallest_visible=smallest_visible),))
+    assert finding.text.endswith("points cannot be told from no change. Fewer than 10 items allow no claim.")
+
+
+@pytest.mark.parametrize("p_value", [0.02, 0.2])  # by itself a claim; or none, as of four subjects of MMLU
+def test_a_difference_that_is_large_enough_is_not_said_to_be_too_small(p_value: float) -> None:
+    [finding] = judged(tasks=(task_change(difference=0.1, smallest_visible=0.056, p_value=p_value, p_holm=0.4),))
+    assert finding.kind == "open"
+    assert "could have been seen" not in finding.text
+    [finding] = judged(tasks=(task_change(difference=-0.1, smallest_visible=0.056, p_value=p_value, p_holm=0.4),))
+    assert "could have been seen" not in finding.text
 
 
 def test_the_same_perplexity_to_the_last_item_is_said_so() -> None:
@@ -91,7 +106,9 @@ def test_the_same_perplexity_to_the_last_item_is_said_so() -> None:
 def test_a_claim_that_its_fellows_take_away_says_so() -> None:
     [finding] = judged(tasks=(task_change(p_value=0.021, p_holm=0.063),))
     assert finding.kind == "open"
-    assert "no change among so many scores (p = 0.021 by itself, 0.063 with Holm's correction). With" in finding.text
+    assert finding.text.endswith("among so many scores (p = 0.021 by itself, 0.063 with Holm's correction).")
+    [below] = judged(tasks=(task_change(p_value=0.021, p_holm=0.063, smallest_visible=0.12),))
+    assert below.text == finding.text  # its p-value would have been enough
 
 
 AT_CHANCE: dict[str, Any] = {"before_above_chance": False, "after_above_chance": False}
@@ -189,6 +206,15 @@ def test_an_accuracy_below_chance_is_warned_of_once() -> None:
     assert warning.text.startswith("Before training piqa (acc) is below chance (15.0 standard errors;")
     only_after = task_change(after=0.1, difference=-0.3, after_standard_error=0.01, after_above_chance=False)
     assert judged(tasks=(only_after,))[0].text.startswith("After training piqa (acc) is below chance")
+
+
+def test_one_of_a_kind_is_said_in_the_singular() -> None:
+    one = replace(HELD_OUT, n_conversations=1, n_tokens=1, p_value=None, low=None, high=None)
+    texts = [finding.text for finding in judged(held_out_total=one, plain_text_total=one)]
+    assert [text.partition(" change ")[2] for text in texts] == [
+        "(1 conversation, 1 token). Fewer than 10 conversations allow no claim.",
+        "(1 passage, 1 token). Fewer than 10 passages allow no claim.",
+    ]
 
 
 def test_forgetting_is_said_by_name() -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from genesis_sft.errors import RunDirError
 from genesis_sft.report.run_report import write_again
-from genesis_sft.report.verify import verify_run
+from genesis_sft.report.verify import REPORT_VERSION, verify_run
 from genesis_sft.run_dir import hash_file, read_manifest, write_json
+from genesis_sft.stages import STAGES
 from tests.report.finished_run import make_run
 
 
@@ -37,6 +38,11 @@ def change(path: Path, old: str, new: str) -> None:
     place = re.escape(old).replace(r",\ ", r",\s+")  # fields may stand on lines of their own
     text, count = re.subn(place, lambda _: new, path.read_text(encoding="utf-8"), count=1)
     assert count, f"{old} does not stand in {path.name}"
+    rewrite(path, text)
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Write other text into a file, and its hash into the manifest."""
     path.write_text(text, encoding="utf-8")
     stage = next(folder for folder in path.parents if (folder / "manifest.json").exists())
     manifest = read_manifest(stage)
@@ -105,6 +111,86 @@ def test_a_changed_input_of_the_report_shows_where_the_report_says_otherwise(
         change(run / file, old, new)
     found = named(run)
     assert any(name == "report/report.json" and re.fullmatch(field, where) for name, where in found), found
+
+
+def rewrite_rows(run: Path, change_row: Callable[[dict[str, Any]], Any]) -> None:
+    path = run / "before" / "samples.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        change_row(row)
+    rewrite(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def rewrite_task(run: Path, number: int, **fields: Any) -> None:
+    path = run / "before" / "record.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["tasks"][number] |= fields
+    rewrite(path, json.dumps(record))
+
+
+def test_words_said_to_be_right_are_found_even_when_rows_and_record_agree(run: Path) -> None:
+    rewrite_rows(run, lambda row: row["outcomes"].update(acc=1.0))
+    rewrite_task(run, 2, items=[1.0] * 3, value=1.0, standard_error=0.0)
+    found = [where for file, where in named(run) if file.startswith("before/")]
+    assert found == [f"line {line}: outcomes.acc" for line in (11, 12, 13)]  # of LAMBADA; all choices were right before
+
+
+def test_rows_that_do_not_say_whether_a_word_is_the_likeliest_are_named_once(run: Path) -> None:
+    rewrite_rows(run, lambda row: row.pop("is_greedy"))
+    assert [where for file, where in named(run) if file == "before/samples.jsonl"] == ["line 11: is_greedy"]
+
+
+@pytest.mark.parametrize(("num_choices", "chance"), [([50] * 4, 0.02), ([], 0.01), ([], None), ([2] * 3 + [3], 0.5)])
+def test_chance_follows_from_the_choices_that_there_were(
+    run: Path, num_choices: list[int], chance: float | None
+) -> None:
+    rewrite_task(run, 0, num_choices=num_choices, chance=chance)
+    found = {where for file, where in named(run) if file == "before/record.json"}
+    assert any(re.fullmatch(r"tasks\.0 .*\.num_choices.*", where) for where in found), found
+    assert any(where.endswith("chance") for where in found) == (chance != 0.5), found
+
+
+def test_a_chance_where_there_are_no_choices_is_found(run: Path) -> None:
+    rewrite_task(run, 2, chance=0.25)
+    assert ("before/record.json", "tasks.2 (lambada_openai, acc).chance") in named(run)
+
+
+def test_a_row_of_a_task_that_the_record_does_not_have_is_found(run: Path) -> None:
+    path = run / "before" / "samples.jsonl"
+    text = path.read_text(encoding="utf-8")
+    row = json.loads(text.splitlines()[0])
+    rewrite(path, text + json.dumps(row | {"num_fewshot": 5}) + "\n" + json.dumps(row | {"task": "arc"}) + "\n")
+    found = [(one.field, one.found) for one in verify_run(run).differences if one.file == "before/samples.jsonl"]
+    assert found == [("line 14: task", "piqa, raw, 5-shot"), ("line 15: task", "arc, raw, 0-shot")]
+
+
+def write_manifest(run: Path, **fields: Any) -> None:
+    manifest = read_manifest(run / "report")
+    assert manifest
+    write_json(run / "report" / "manifest.json", manifest | fields)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"version": REPORT_VERSION - 1}, {"versions": {"genesis-sft": "0.0.1"}}, {"versions": None}]
+)
+def test_pages_of_another_version_are_not_compared_but_all_else_is(run: Path, fields: dict[str, Any]) -> None:
+    rewrite(run / "report" / "report.md", "laid out otherwise\n")
+    assert named(run) == [("report/report.md", "line 1")]
+    write_manifest(run, **fields)
+    verification = verify_run(run)
+    assert verification.differences == ()
+    says = verification.table()
+    assert "The report says what the records say" not in says
+    assert says.count("its pages are not compared. `genesis-sft report write` writes them again.") == 1
+    (run / "report" / "report.html").write_text("changed", encoding="utf-8")
+    change(run / "before" / "record.json", '"value": 0.25,', '"value": 0.26,')
+    found = [("before/record.json", "tasks.0 (piqa, acc_norm).value"), ("report/report.html", "SHA-256")]
+    assert named(run) == found
+    assert "its pages are not compared" in verify_run(run).table()
+
+
+def test_the_version_of_the_report_is_that_of_its_stage() -> None:
+    assert [stage.version for stage in STAGES if stage.name == "report"] == [REPORT_VERSION]
 
 
 def test_a_value_that_nothing_is_computed_from_is_found_by_its_hash(run: Path) -> None:

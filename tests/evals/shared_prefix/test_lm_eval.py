@@ -59,7 +59,12 @@ def test_the_harness_s_command_line_gives_the_same_with_our_backend_and_its_own(
 
 def harness_samples(name: str, model: ModelDir, tasks: Path, out: Path, *more: str, ranks: int = 1) -> list[Any]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-    arguments = ["--model", name, "--model_args", f"pretrained={model.path},dtype=float32", "--device", "cpu"]
+    arguments = [
+        "--model",
+        name,
+        "--model_args",
+        f"pretrained={model.path},dtype=float32",
+    ]  # no device: each takes what there is
     arguments += ["--tasks", "ferries", "--include_path", str(tasks), "--log_samples", "--output_path", str(out), *more]
     command = [sys.executable, *launcher, "-m", "genesis_sft.evals.lm_eval", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
