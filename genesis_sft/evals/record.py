@@ -291,7 +291,8 @@ class EvalRecord:
             found = values.get("version") if isinstance(values, dict) else None
             if found != RECORD_VERSION:
                 raise InputError(
-                    f"expected an evaluation record of version {RECORD_VERSION} in {file}, found {found!r}"
+                    f"expected an evaluation record of version {RECORD_VERSION} in {file}, found {found!r}",
+                    hint="Another version of the program wrote it: evaluate the model again, or run the recipe again.",
                 )
             record = from_values(cls, values)
             check_record(record)

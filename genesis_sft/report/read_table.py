@@ -93,7 +93,8 @@ def _from_json(text: str, path: Path) -> Iterator[ScoreRow]:
     if isinstance(values, dict) and isinstance(values.get("results"), dict):
         yield from harness_rows(values, path)
     elif isinstance(values, dict) and "tasks" in values and "version" in values:
-        for task in EvalRecord.open(path).tasks:
+        # what is known of published and of broken models is known of benchmarks put as plain text
+        for task in (task for task in EvalRecord.open(path).tasks if task.surface == "raw"):
             value = f"{task.value:.6g}"
             yield ScoreRow(task.task, task.metric, task.value, task.standard_error, task.n, task.chance, value)
     else:

@@ -156,6 +156,12 @@ def test_our_own_record_brings_items_error_and_chance(tmp_path: Path) -> None:
     assert read_table(tmp_path / "record.json") == read_table(tmp_path) == (expected,)
 
 
+def test_of_our_own_record_only_what_was_asked_as_plain_text_is_read(tmp_path: Path) -> None:
+    raw, chat = task_record([1.0, 0.0]), task_record([1.0, 1.0], surface="chat")
+    eval_record(tasks=(chat, raw)).save(tmp_path)
+    assert [row.value for row in read_table(tmp_path)] == [0.5]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
