@@ -162,3 +162,12 @@ def test_mcnemars_test_is_too_bold_where_subjects_move_together() -> None:
     [scenario] = [one for one in bench.scenarios() if one.name.startswith("humanities")]
     found = bench.simulate(scenario, draws=200)
     assert found.other_false_positives > 0.2 > 2 * found.false_positives
+
+
+def test_subjects_in_which_nothing_changed_leave_an_interval() -> None:
+    """As items by themselves do: that none of 40 changed does not say that none ever would."""
+    outcomes, subjects = [1.0, 0.0] * 20, [number // 4 for number in range(40)]
+    found = paired.compare_in_clusters(outcomes, outcomes, subjects)
+    assert (found.low, found.high) == paired.tango_interval(0, 0, 40)
+    assert found.low < 0 < found.high
+    assert found.p_value == 1
