@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from genesis_sft.batches.collate import collate
 from genesis_sft.console import progress
 from genesis_sft.errors import ModelError
-from genesis_sft.evals.error_bars import ratio_and_error
 from genesis_sft.evals.record import HeldOutRecord
 from genesis_sft.mixture.table import TokenTable
 from genesis_sft.tokens.chatml import ChatMLEncoder
@@ -81,19 +80,12 @@ def _loss_sums(model: PreTrainedModel, table: TokenTable, indices: Sequence[int]
 def _as_record(
     source: str, table: TokenTable, indices: Sequence[int], sums: dict[int, float], encoder: ChatMLEncoder
 ) -> HeldOutRecord:
-    losses = tuple(sums[index] for index in indices)
-    tokens = tuple(table.num_trained(index) for index in indices)
-    value, error = ratio_and_error(losses, tokens)
-    return HeldOutRecord(
-        source=source,
-        nats_per_token=value,
-        standard_error=error,
-        n_tokens=sum(tokens),
-        n_conversations=len(indices),
-        rows=tuple(table.row(index) for index in indices),
-        losses=losses,
-        tokens=tokens,
-        num_bytes=tuple(_count_bytes(table, index, encoder) for index in indices),
+    return HeldOutRecord.of(
+        source,
+        rows=[table.row(index) for index in indices],
+        losses=[sums[index] for index in indices],
+        tokens=[table.num_trained(index) for index in indices],
+        num_bytes=[_count_bytes(table, index, encoder) for index in indices],
     )
 
 

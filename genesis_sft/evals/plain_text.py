@@ -30,7 +30,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from genesis_sft.checkpoint.plausibility import sample_passages
 from genesis_sft.console import progress
 from genesis_sft.errors import ModelError
-from genesis_sft.evals.error_bars import ratio_and_error
 from genesis_sft.evals.record import HeldOutRecord
 
 PASSAGES_FILE = "plain_text.yaml"
@@ -129,17 +128,10 @@ def _as_record(name: str, text: str, tokens: _Tokens, losses: list[float]) -> He
             rows.append(row)
             units.append(places)
     borders = [*(tokens.starts[places[0]] for places in units), len(text)]  # what is predicted is what is counted
-    sums = tuple(math.fsum(losses[place - 1] for place in places) for places in units)
-    sizes = tuple(len(places) for places in units)
-    value, error = ratio_and_error(sums, sizes)
-    return HeldOutRecord(
-        source=name,
-        nats_per_token=value,
-        standard_error=error,
-        n_tokens=sum(sizes),
-        n_conversations=len(units),
-        rows=tuple(rows),
-        losses=sums,
-        tokens=sizes,
-        num_bytes=tuple(len(text[start:stop].encode()) for start, stop in pairwise(borders)),
+    return HeldOutRecord.of(
+        name,
+        rows=rows,
+        losses=[math.fsum(losses[place - 1] for place in places) for places in units],
+        tokens=[len(places) for places in units],
+        num_bytes=[len(text[start:stop].encode()) for start, stop in pairwise(borders)],
     )

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from genesis_sft.console import format_duration
 from genesis_sft.errors import InputError
 from genesis_sft.evals.check_record import check_record
-from genesis_sft.evals.error_bars import wilson_interval
+from genesis_sft.evals.error_bars import ratio_and_error, wilson_interval
 from genesis_sft.run_dir import write_text
 
 RECORD, SAMPLES, ANSWERS = "record.json", "samples.jsonl", "answers.jsonl"
@@ -166,6 +166,15 @@ class HeldOutRecord:
     losses: tuple[float, ...]
     tokens: tuple[int, ...]
     num_bytes: tuple[int, ...] = ()
+
+    @classmethod
+    def of(
+        cls, source: str, rows: Sequence[int], losses: Sequence[float], tokens: Sequence[int], num_bytes: Sequence[int]
+    ) -> HeldOutRecord:
+        """Return the record of some units; its sums follow from them. The arguments are the attributes."""
+        value, error = ratio_and_error(losses, tokens)
+        units = tuple(rows), tuple(losses), tuple(tokens), tuple(num_bytes)
+        return cls(source, value, error, sum(tokens), len(tokens), *units)
 
     @property
     def bits_per_byte(self) -> float | None:
