@@ -43,8 +43,9 @@ DTYPES = ("float32", "bfloat16")
 TOLERANCE = 1e-3
 """Nats by which a log-likelihood may differ in float32."""
 
-AS_CLOSE = 1.1
-"""In bfloat16, our mean distance from float32 may be so many times theirs."""
+AS_CLOSE = 1.5
+"""In bfloat16, our mean distance from float32 may be so many times theirs; means of few documents scatter, since what is
+rounded in a header is the same for all questions behind it."""
 
 
 def main() -> int:
