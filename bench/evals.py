@@ -44,8 +44,8 @@ TOLERANCE = 1e-3
 """Nats by which a log-likelihood may differ in float32."""
 
 AS_CLOSE = 1.5
-"""In bfloat16, our mean distance from float32 may be so many times theirs; means of few documents scatter, since what is
-rounded in a header is the same for all questions behind it."""
+"""In bfloat16, our mean distance from float32 may be so many times theirs; means of few documents scatter, since
+what is rounded in a header is the same for all questions behind it."""
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.console import say, visible
 from genesis_sft.conversations.conversation import Message
 from genesis_sft.errors import InputError, ModelError
-from genesis_sft.evals.generate import generate_steps, room
+from genesis_sft.evals.generate import generate_steps, penalize, room
 from genesis_sft.tokens.chatml import ChatMLEncoder
 
 
@@ -24,6 +24,7 @@ def chat(
     system: str | None = None,
     max_new_tokens: int = 512,
     temperature: float = 0.0,
+    repetition_penalty: float = 1.0,
     seed: int = 0,
     as_json: bool = False,
 ) -> None:
@@ -34,6 +35,7 @@ def chat(
         system: System prompt.
         max_new_tokens: Longest answer.
         temperature: 0 takes the likeliest token each time.
+        repetition_penalty: Above 1, tokens that the answer holds already become less likely, as in evaluations.
         seed: Decides the draws when ``temperature`` is above 0.
         as_json: Print one JSON object an answer instead of streaming text.
 
@@ -57,7 +59,7 @@ def chat(
             continue
         messages.append(Message("user", line))
         ids: list[int] = []
-        for token in generate_ids(model, encoder, messages, max_new_tokens, temperature, generator):
+        for token in generate_ids(model, encoder, messages, max_new_tokens, temperature, generator, repetition_penalty):
             before = _printable(encoder, ids)
             ids.append(token)
             if not as_json:
@@ -80,6 +82,7 @@ def generate_ids(
     max_new_tokens: int,
     temperature: float,
     generator: torch.Generator,
+    repetition_penalty: float = 1.0,
 ) -> Iterator[int]:
     """Yield the ids of the answer, the stop token last if the model gives one; none behind the model's context.
 
@@ -94,13 +97,18 @@ def generate_ids(
             hint="An empty line starts a new conversation.",
         )
 
+    written: list[int] = []
+
     def choose(logits: torch.Tensor, _: Sequence[int]) -> torch.Tensor:
+        logits = penalize(logits, [written], repetition_penalty)
         if temperature > 0:
             return torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1, generator=generator)[:, 0]
         return logits.argmax(dim=-1)
 
     for step in generate_steps(model, [prompt], encoder.stop_ids, max_new_tokens, choose):
-        yield from (token for _, token in step)
+        for _, token in step:
+            written.append(token)
+            yield token
 
 
 def _printable(encoder: ChatMLEncoder, ids: Sequence[int]) -> str:

@@ -31,6 +31,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ MARKER = ".genesis-run"
 
 _HASHED_BYTES = 1024 * 1024
 _KEY_DIGITS = 12
+_MOST_SHOWN = 100  # characters of a changed setting
+_ABSENT = object()
 _RECORDED_PACKAGES = ("genesis-sft", "torch", "transformers", "tokenizers", "lm-eval", "datasets", "pyarrow")
 
 
@@ -287,7 +290,7 @@ def _list_files(folder: Path) -> dict[str, dict[str, Any]]:
 def _difference(manifest: Mapping[str, Any], spec: StageSpec) -> str:
     """Say what changed since the result on disk was made."""
     changes = [
-        f"{name} was {before!r}, is {after!r}"
+        f"{name} was {_in_short(before)}, is {_in_short(after)}"
         for name, before, after in _changed(manifest.get("settings"), spec.settings)
     ]
     before_inputs = manifest.get("inputs", {})
@@ -298,15 +301,24 @@ def _difference(manifest: Mapping[str, Any], spec: StageSpec) -> str:
 
 
 def _changed(before: Any, after: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted name, before, after) of the values that differ."""
+    """Yield (dotted name, before, after) of the values that differ; ``_ABSENT`` where only one side has the name."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in sorted({*before, *after}):
-            yield from _changed(before.get(key), after.get(key), f"{where}.{key}" if where else str(key))
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for index, (one, other) in enumerate(zip(before, after, strict=True)):
+            inner = f"{where}.{key}" if where else str(key)
+            yield from _changed(before.get(key, _ABSENT), after.get(key, _ABSENT), inner)
+    elif isinstance(before, list | tuple) and isinstance(after, list | tuple):
+        for index, (one, other) in enumerate(zip_longest(before, after, fillvalue=_ABSENT)):
             yield from _changed(one, other, f"{where}.{index}")
     elif before != after:
         yield where, before, after
+
+
+def _in_short(value: Any) -> str:
+    """Return a setting as YAML has it in one line, cut where it is long."""
+    if value is _ABSENT:
+        return "absent"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
 
 
 def _versions() -> dict[str, str]:

@@ -268,6 +268,6 @@ STAGES = (
         ("base", "before", "data", "train", "export", "after", "held_out"),
         _report_settings,
         _report,
-        version=2,
+        version=3,
     ),
 )

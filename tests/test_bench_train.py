@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,10 +26,16 @@ def train_script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("train")
 
 
-def bench(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(BENCH / script), *arguments], capture_output=True, text=True, timeout=600
-    )
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run a benchmark's program in this process, which has imported what it needs; what it measures starts its own."""
+
+    def run(script: str, *arguments: str) -> int:
+        monkeypatch.syspath_prepend(str(BENCH))
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        return int(importlib.import_module(script).main())
+
+    return run
 
 
 def run_of(*losses: float, tokens_per_second: float = 10.0, peak: int = 100) -> list[dict[str, Any]]:
@@ -84,7 +90,7 @@ def test_ratios_are_to_the_fastest_of_the_others(train_script: ModuleType) -> No
 
 
 @pytest.mark.slow
-def test_cpu_benchmark_without_peers(tmp_path: Path) -> None:
+def test_cpu_benchmark_without_peers(bench: Callable[..., int], tmp_path: Path) -> None:
     tokenizer = train_byte_level()
     model = build_llama(len(tokenizer))
     add_control_tokens(model, tokenizer)
@@ -94,11 +100,11 @@ def test_cpu_benchmark_without_peers(tmp_path: Path) -> None:
         for number in range(12):
             turns = [{"role": "user", "content": f"Count {number}"}, {"role": "assistant", "content": "one " * number}]
             lines.write(json.dumps({"messages": turns}) + "\n")
-    done = bench(
-        "train.py", "--data", str(tmp_path), "--model", str(tmp_path / "model"), "--peers", "none", "--rounds", "1",
+    status = bench(
+        "train", "--data", str(tmp_path), "--model", str(tmp_path / "model"), "--peers", "none", "--rounds", "1",
         "--steps", "1", "--sequences", "3", "--commit", "abc", "--out", str(tmp_path / "result.json"),
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert status == 0
     result = json.loads((tmp_path / "result.json").read_text())
     side = result["sides"]["genesis-sft"]
     assert result["commit"] == "abc"
@@ -110,17 +116,17 @@ def test_cpu_benchmark_without_peers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_gpu_benchmark_on_a_tiny_shape(tmp_path: Path) -> None:
-    done = bench(
-        "train_gpu.py", "--shape", "tiny", "--device", "cpu", "--steps", "1", "--sequences", "2",
+def test_gpu_benchmark_on_a_tiny_shape(bench: Callable[..., int], tmp_path: Path) -> None:
+    status = bench(
+        "train_gpu", "--shape", "tiny", "--device", "cpu", "--steps", "1", "--sequences", "2",
         "--parts", "attention", "fit", "--out", str(tmp_path / "result.json"),
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert status == 0
     result = json.loads((tmp_path / "result.json").read_text())
     assert list(result["runs"]) == ["ours attention=segments"] + [
         f"two ranks activation_checkpointing={kind}" for kind in ("none", "selective", "full")
     ]
-    assert all("error" not in run for run in result["runs"].values()), done.stdout
+    assert all("error" not in run for run in result["runs"].values()), result["runs"]
     assert result["losses"]["agree"]
     one, two = result["runs"]["ours attention=segments"], result["runs"]["two ranks activation_checkpointing=none"]
     assert one["kernels"][0]["milliseconds"] > 0
@@ -128,10 +134,10 @@ def test_gpu_benchmark_on_a_tiny_shape(tmp_path: Path) -> None:
     assert len(two["peaks_of_ranks"]) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_gpu_benchmark_says_that_there_is_no_gpu(tmp_path: Path) -> None:
-    done = bench("train_gpu.py", "--out", str(tmp_path / "result.json"))
-    assert done.returncode == 2
-    assert "expected a CUDA device" in done.stderr
+def test_gpu_benchmark_says_that_there_is_no_gpu(
+    bench: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench("train_gpu", "--out", str(tmp_path / "result.json")) == 2
+    assert "expected a CUDA device" in capsys.readouterr().err
     assert not (tmp_path / "result.json").exists()

@@ -108,6 +108,15 @@ def test_greedy_chat_writes_what_the_evaluation_sees_and_draws_are_decided_by_th
     assert len({tuple(ask(1.0, seed)) for seed in range(4)}) == 4
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1.3, 2.0])
+def test_the_repetition_penalty_is_that_of_the_evaluation(encoder: ChatMLEncoder, penalty: float) -> None:
+    model = build_llama(410)
+    encoder.stop_ids = frozenset({5})
+    messages = [Message("user", "hi")]
+    found = list(chat.generate_ids(model, encoder, messages, 30, 0.0, torch.Generator(), penalty))
+    assert found == generate_greedily(model, [encoder.encode_prompt(messages)], {5}, 30, penalty)[0]
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_weights_that_are_no_numbers(encoder: ChatMLEncoder, temperature: float) -> None:
     model = build_llama(410)

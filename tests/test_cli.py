@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from genesis_sft.cli import main
+
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow  # a process for each test
 
@@ -76,6 +78,9 @@ def test_help_is_there_for_every_command_and_shows_an_example() -> None:
         ["export"],
         ["eval"],
         ["eval", "judge"],
+        ["synthesize"],
+        ["synthesize", "status"],
+        ["synthesize", "export"],
         ["compare"],
         ["chat"],
         ["data", "show"],
@@ -116,10 +121,23 @@ def test_a_plan_is_made_without_torch(recipe: Callable[..., Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "arguments", [["run"], ["frobnicate"], ["run", "a.yaml", "--colour"], ["eval", "x", "--limit", "0"]]
+    ("arguments", "command"),
+    [
+        (["frobnicate"], "genesis-sft"),
+        (["run", "a.yaml", "--colour"], "genesis-sft run"),
+        (["eval", "x", "--limit", "0"], "genesis-sft eval"),
+        (["data", "show"], "genesis-sft data show"),
+    ],
 )
-def test_wrong_usage(arguments: list[str]) -> None:
-    assert_refused(genesis(*arguments), "hint: genesis-sft --help")
+def test_wrong_usage_is_answered_with_the_help_of_the_command(
+    arguments: list[str], command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["genesis-sft", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"hint: `{command} --help` lists what can be given." in shown.err
 
 
 def test_a_missing_recipe() -> None:
@@ -383,7 +401,7 @@ def test_a_terminal_that_knows_only_ascii(recipe: Callable[..., Path], tmp_path:
 def test_only_what_goes_on_is_said_to_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genesis_sft.cli import commands as cli
+    from genesis_sft.cli import program as cli
 
     def stop(**_: object) -> None:
         raise KeyboardInterrupt

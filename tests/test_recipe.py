@@ -55,7 +55,7 @@ def test_a_good_recipe_loads_and_resolves(tmp_path: Path) -> None:
         (
             "  learning_rate: 2e-5",
             "  learning_rte: 2e-5",
-            ":13: training.learning_rte is not a key of a recipe; did you mean learning_rate?",
+            ":13: training.learning_rte is no known key; did you mean learning_rate?",
         ),
         (
             "  learning_rate: 2e-5",
@@ -74,9 +74,15 @@ def test_a_good_recipe_loads_and_resolves(tmp_path: Path) -> None:
         ),
         ("  batch: {sequences: 8}", "  epochs: 1", ":11: training.batch is missing"),
         (
+            "    - {task: piqa, limit: 10}",
+            "    - arc_esy",
+            ":7: evals.tasks.0: expected a mapping such as {task: piqa, limit: 200}; found text 'arc_esy'; "
+            "did you mean {task: arc_easy}?",
+        ),
+        (
             "    - {name: a, path: a.jsonl}",
             "    - {name: a, pth: a.jsonl}",
-            ":10: data.sources.0.pth is not a key of a recipe; did you mean path?",
+            ":10: data.sources.0.pth is no known key; did you mean path?",
         ),
         ("    - {name: a, path: a.jsonl}", "    []", ":9: data.sources: expected Tuple should have at least 1 item"),
         ("    - {task: piqa, limit: 10}", "    - {task: pika}", ":7: evals.tasks.0.task: expected 'arc_challenge'"),
@@ -162,7 +168,7 @@ def test_a_wrong_override_is_said_to_be_one(tmp_path: Path) -> None:
         "training.epochs=1e5": "training.epochs: expected a valid integer; found a number 100000.0",
         "training.epochs=10001": "training.epochs: expected less than or equal to 10000; found a number 10001",
         "data.sources.0.take=0": "data.sources.0.take: expected greater than 0; found a number 0",
-        "more.of=1": "more is not a key of a recipe",
+        "more.of=1": "more is no known key",
     }.items():
         assert f"--set {override}: {problem}" in refusal(tmp_path, GOOD, override)
     assert "recipe.yaml:12: training.batch.sequences" in refusal(

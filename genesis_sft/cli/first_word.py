@@ -6,9 +6,13 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from typing import Any
 
 from typer.core import TyperGroup
+
+from genesis_sft.errors import InputError
 
 
 class FirstWordGroup(TyperGroup):
@@ -22,10 +26,20 @@ class FirstWordGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Hand everything to the main command, but where the first word is another one or help is asked for."""
-        if not args or args[0] not in self.commands.keys() - {self.main_command}:
+        others = self.commands.keys() - {self.main_command}
+        if not args or args[0] not in others:
+            self._refuse_misspelt(ctx, args[0] if args else "", others)
             wants_help = any(word in ctx.help_option_names for word in args)
             args = ["--help"] if wants_help else [self.main_command, *args]
         return super().parse_args(ctx, args)
+
+    def _refuse_misspelt(self, ctx: Any, word: str, others: set[str]) -> None:
+        nearest = difflib.get_close_matches(word, others, n=1)
+        if nearest and not os.path.exists(word):
+            raise InputError(
+                f"expected {self.main_command} or a command ({', '.join(sorted(others))}), found {word!r}",
+                hint=f"Did you mean `{ctx.command_path} {nearest[0]}`?",
+            )
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Show a line for each command, the main one without its name."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from genesis_sft.run_dir import canonical_json
 
 if TYPE_CHECKING:
-    from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, TaskRecord
+    from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord
+    from genesis_sft.evals.task_record import TaskRecord
 
 LARGEST = 1e100
 """Squares and sums of numbers up to this size are still finite."""

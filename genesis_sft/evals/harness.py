@@ -18,8 +18,9 @@ import lm_eval
 from genesis_sft.errors import ModelError
 from genesis_sft.evals.documents import benchmark_of, describe_documents, load_tasks, subject_groups
 from genesis_sft.evals.error_bars import clustered_mean_and_error, mean_and_error
-from genesis_sft.evals.record import MOST_NATS, PartScore, PartTime, Surface, TaskRecord
+from genesis_sft.evals.record import PartTime
 from genesis_sft.evals.scorer import Scorer, quiet_harness
+from genesis_sft.evals.task_record import MOST_NATS, PartScore, Surface, TaskRecord
 from genesis_sft.evals.tasks import Benchmark
 from genesis_sft.recipe import TaskSection
 
@@ -87,16 +88,18 @@ def run_task(section: TaskSection, data: str, scorer: Scorer, seed: int = 0, sur
             task.set_fewshot_seed(seed)
         how = TaskRecord(loaded.name, "", 0.0, 0.0, 0, None, (), (), surface=surface, num_fewshot=section.num_fewshot)
         scorer.label = how.label
+        num_items = sum(min(len(task.eval_docs), section.limit or math.inf) for task in loaded.tasks.values())
         try:
-            result = lm_eval.evaluate(
-                scorer,
-                {"tasks": dict(loaded.tasks)},
-                limit=section.limit,
-                bootstrap_iters=0,
-                log_samples=True,
-                apply_chat_template=surface == "chat",
-                fewshot_as_multiturn=True,
-            )
+            with scorer.showing_progress(int(num_items)):
+                result = lm_eval.evaluate(
+                    scorer,
+                    {"tasks": dict(loaded.tasks)},
+                    limit=section.limit,
+                    bootstrap_iters=0,
+                    log_samples=True,
+                    apply_chat_template=surface == "chat",
+                    fewshot_as_multiturn=True,
+                )
         except OverflowError:  # the harness's own perplexity, beyond e^709
             raise ModelError(
                 f"expected a perplexity on {loaded.name}, found one too large for a number",

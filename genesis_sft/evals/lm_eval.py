@@ -84,7 +84,8 @@ def _join(device: str | None) -> Team:
     return stack.enter_context(join_team(kind))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the harness's command line; what a user can cause ends in a message and exit status 2."""
     if is_follower():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end
     try:
@@ -94,3 +95,7 @@ if __name__ == "__main__":
         if error.hint:
             say(f"hint: {error.hint}")
         sys.exit(error.exit_status)
+
+
+if __name__ == "__main__":
+    main()

@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from genesis_sft.console import say
-from genesis_sft.errors import RunDirError
+from genesis_sft.errors import InputError, RunDirError
 from genesis_sft.evals.check_record import check_record
 from genesis_sft.evals.processes import Team
-from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, PartTime, TaskRecord, from_values
+from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, PartTime
+from genesis_sft.evals.record_files import RECORD, from_values
+from genesis_sft.evals.settings import tasks_in_words
+from genesis_sft.evals.task_record import TaskRecord
 from genesis_sft.run_dir import canonical_json, write_json, write_text
 
 PARTS, LOCK = ".genesis-parts", ".genesis-lock"
@@ -110,6 +113,42 @@ class Parts:
             return None
         say(f"  {name}: done before the interruption")
         return part
+
+
+def refuse_another(out: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder with another evaluation in it, finished or interrupted; that of other versions is not another.
+
+    Raises:
+        InputError: There is one: of another model, with other settings, or of a version that cannot be read.
+    """
+    for file in (out / RECORD, out / PARTS / "identity.json"):
+        if not file.is_file():
+            continue
+        if (found := _another(file, identity)) is not None:
+            raise InputError(
+                f"expected a folder without another evaluation at {out}; {found}",
+                hint="Name another folder, or replace what lies there with --replace.",
+            )
+
+
+def _another(file: Path, identity: Mapping[str, Any]) -> str | None:
+    """Say what is different about the evaluation that a file belongs to; None where it is the same."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        model, settings = values["model"], {**values["settings"]}
+        tasks = tasks_in_words(settings["tasks"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return "found one that cannot be read"
+    if model != identity["model"]:
+        return f"found one of another model (hash {str(model)[:12]}, this one {identity['model'][:12]})"
+    wanted = json.loads(json.dumps(identity["settings"]))  # a tuple is a list there
+    for name in wanted:
+        if settings.get(name) != wanted[name]:
+            found, here = json.dumps(settings.get(name)), json.dumps(wanted[name])
+            if name == "tasks":
+                found, here = tasks, tasks_in_words(wanted[name])
+            return f"found one of this model with {name} {found}, this one has {here}"
+    return None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from genesis_sft.console import say
 from genesis_sft.conversations.contamination import Question
 from genesis_sft.errors import InputError
 from genesis_sft.evals.documents import load_tasks, resolve_data
-from genesis_sft.evals.record import write_lines
+from genesis_sft.evals.record_files import write_lines
 from genesis_sft.evals.scorer import quiet_harness
 from genesis_sft.recipe import EvalsSection
 

@@ -1,143 +1,21 @@
 """The record of an evaluation: every outcome, with what is needed to compare it with another one item by item.
 
-A record folder::
-
-    record.json      this record: settings, versions, scores, outcomes of all items
-    samples.jsonl    one line an item of a benchmark: hashes, log-likelihoods, outcomes
-    answers.jsonl    one line a chat answer
+How it lies in a folder stands in ``record_files.py``.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 from genesis_sft.console import format_duration
-from genesis_sft.errors import InputError
-from genesis_sft.evals.check_record import check_record
 from genesis_sft.evals.error_bars import ratio_and_error, wilson_interval
-from genesis_sft.run_dir import write_text
+from genesis_sft.evals.task_record import TaskRecord
 
-RECORD, SAMPLES, ANSWERS = "record.json", "samples.jsonl", "answers.jsonl"
 RECORD_VERSION = 2
-
-Surface = Literal["raw", "chat"]
-"""How a benchmark's question is put: as plain text, or as a user's turn of a conversation."""
-
-DOUBTFUL_AS_CHAT = ("lambada_oneline", "lambada_openai", "winogrande")
-"""Tasks that, on the chat surface, ask an assistant to go on with the user's text: a change there says little."""
-
-MOST_NATS = 100.0
-"""A perplexity of e^100 stands for anything worse: it has to stay a number."""
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class FirstRequest:
-    """How a task's first request begins, as the model sees it: whether a BOS token stands there can be read off.
-
-    Attributes:
-        ids: The first token ids, 12 at most.
-        pieces: The same tokens as the tokenizer spells them.
-        num_tokens: Length of the whole request, context and continuation.
-    """
-
-    ids: tuple[int, ...]
-    pieces: tuple[str, ...]
-    num_tokens: int
-
-
-@dataclass(frozen=True)
-class PartScore:
-    """Score on a part of a task's items: a subject or a group of subjects of MMLU.
-
-    Attributes:
-        name: E.g. ``"anatomy"`` or ``"stem"``.
-        group: The group that a subject belongs to; the name itself for a group.
-        standard_error: Of a subject sd / sqrt(n) of its items, 0 for a single item; of a group with its subjects as
-            clusters (`clustered_mean_and_error`), so that the spread between them is in it.
-    """
-
-    name: str
-    group: str
-    value: float
-    standard_error: float
-    n: int
-
-
-@dataclass(frozen=True)
-class TaskRecord:
-    """One metric of one benchmark.
-
-    Attributes:
-        task: Name of the standard task, e.g. ``"hellaswag"``. ``"lambada_oneline"`` is LAMBADA without line breaks.
-        metric: ``"acc"``, ``"acc_norm"``, or ``"perplexity"`` (per word).
-        value: Mean of the items; for perplexity exp(-mean).
-        standard_error: sd / sqrt(n) of the items; for perplexity by the delta method, value * sd / sqrt(n); for MMLU
-            with its subjects as clusters (`clustered_mean_and_error`), so that the spread between them is in it.
-        n: Number of items.
-        chance: What guessing scores, the mean over the items of 1 / number of choices; nominal for ``acc_norm``. None
-            where there are no choices.
-        items: Outcome of each item: 1.0 or 0.0; for perplexity the log-likelihood of its word, in nats.
-        doc_hashes: The harness's hash of each item's document.
-        num_choices: Number of choices of each item; empty where there are none.
-        num_truncated: Requests that were longer than the model's context and lost their beginning.
-        first_request: How the first request begins.
-        subjects: For MMLU, the subjects in the order in which the items lie.
-        groups: For MMLU, its four groups.
-        surface: How the questions were put; scores of two surfaces are never compared.
-        num_fewshot: Answered questions that stand before each.
-        prompt_hashes: The harness's hash of what the first request of each item asks.
-        target_hashes: The harness's hash of each item's right answer.
-        vocab_size, pieces_per_word: Of a perplexity: tokens that the model chooses among, and how many of them a word
-            has on average, which say what a guess would cost.
-        documents: Where the documents came from, e.g. ``"hub baber/piqa@142f6d7"``.
-    """
-
-    task: str
-    metric: str
-    value: float
-    standard_error: float
-    n: int
-    chance: float | None
-    items: tuple[float, ...]
-    doc_hashes: tuple[str, ...]
-    num_choices: tuple[int, ...] = ()
-    num_truncated: int = 0
-    first_request: FirstRequest | None = None
-    subjects: tuple[PartScore, ...] = ()
-    groups: tuple[PartScore, ...] = ()
-    surface: Surface = "raw"
-    num_fewshot: int = 0
-    prompt_hashes: tuple[str, ...] = ()
-    target_hashes: tuple[str, ...] = ()
-    vocab_size: int | None = None
-    pieces_per_word: float | None = None
-    documents: str = ""
-
-    @property
-    def label(self) -> str:
-        """The task's name, with how it was put where that is not 0-shot and raw, e.g. ``"mmlu 5-shot (chat)"``."""
-        return task_label(self.task, self.num_fewshot, self.surface)
-
-    @property
-    def above_chance(self) -> bool | None:
-        """Whether the value less two standard errors is above chance; None where chance is not defined.
-
-        Where all items are right, or all wrong, the standard error is 0 and Wilson's interval decides.
-        """
-        if self.chance is None:
-            return None
-        if not self.standard_error:
-            return wilson_interval(round(self.value * self.n), self.n)[0] > self.chance
-        return self.value - 2 * self.standard_error > self.chance
 
 
 @dataclass(frozen=True)
@@ -281,39 +159,16 @@ class EvalRecord:
 
     def save(self, folder: Path) -> None:
         """Write ``record.json``, atomically."""
-        write_text(folder / RECORD, _as_lines(self.to_json()) + "\n")
+        from genesis_sft.evals.record_files import save_record
+
+        save_record(self, folder)
 
     @classmethod
     def open(cls, path: str | Path) -> EvalRecord:
-        """Read a record back, exactly as it was.
+        """Read a record back, exactly as it was; see :func:`genesis_sft.evals.record_files.open_record`."""
+        from genesis_sft.evals.record_files import open_record
 
-        Args:
-            path: A record folder, or a ``record.json``.
-
-        Raises:
-            InputError: There is no record, or it is of another version, or it is damaged: what it says does not fit
-                together, or a number in it cannot have been measured.
-        """
-        file = Path(path) / RECORD if Path(path).is_dir() else Path(path)
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            found = values.get("version") if isinstance(values, dict) else None
-            if found != RECORD_VERSION:
-                raise InputError(
-                    f"expected an evaluation record of version {RECORD_VERSION} in {file}, found {found!r}",
-                    hint="Another version of the program wrote it: evaluate the model again, or run the recipe again.",
-                )
-            record = from_values(cls, values)
-            check_record(record)
-            return record
-        except OSError as error:
-            raise InputError(
-                f"expected an evaluation record at {file}: {error.strerror}",
-                hint="Name a folder that `genesis-sft eval --out` or the stages before and after of a run wrote.",
-            ) from None
-        except (ValidationError, ValueError, RecursionError) as error:
-            first = (str(error).splitlines() or ["empty"])[0]
-            raise InputError(f"expected an evaluation record in {file}, found a damaged one: {first}") from None
+        return open_record(Path(path))
 
     def summary(self) -> str:
         """Return the record in one line."""
@@ -331,37 +186,6 @@ class EvalRecord:
         return format_record(self)
 
 
-def task_label(task: str, num_fewshot: int, surface: Surface) -> str:
-    """Return ``"mmlu 5-shot (chat)"``; of 0-shot and raw nothing is said."""
-    shots = f" {num_fewshot}-shot" if num_fewshot else ""
-    return f"{task}{shots}{' (chat)' if surface == 'chat' else ''}"
-
-
 def bits_per_byte(nats: float, num_bytes: int) -> float | None:
     """Return nats / ln 2 / bytes: a loss that does not depend on the tokenizer; None where there are no bytes."""
     return nats / math.log(2) / num_bytes if num_bytes else None
-
-
-def from_values(kind: type[T], values: Any) -> T:
-    """Build a dataclass from the values that ``dataclasses.asdict`` gave, e.g. after a round trip through JSON.
-
-    Raises:
-        ValueError: They are not.
-    """
-    return TypeAdapter(kind).validate_python(values)
-
-
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write JSON lines, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _as_lines(value: Any, indent: str = "") -> str:
-    """Return JSON with one line a field, and lists of numbers or names on one line."""
-    inner = indent + "  "
-    if isinstance(value, Mapping) and value:
-        fields = (f"{inner}{json.dumps(key)}: {_as_lines(entry, inner)}" for key, entry in value.items())
-        return "{\n" + ",\n".join(fields) + f"\n{indent}}}"
-    if isinstance(value, (list, tuple)) and any(isinstance(entry, Mapping) for entry in value):
-        return "[\n" + ",\n".join(f"{inner}{_as_lines(entry, inner)}" for entry in value) + f"\n{indent}]"
-    return json.dumps(value, ensure_ascii=False)

@@ -20,18 +20,12 @@ from genesis_sft.errors import InputError
 from genesis_sft.evals.chat_checks import answer_prompts
 from genesis_sft.evals.chat_prompts import ChatPrompt, read_prompts
 from genesis_sft.evals.documents import refuse_missing_examples, resolve_data
-from genesis_sft.evals.parts import LOCK, PARTS, ChatPart, LossPart, Parts, TaskPart, held
+from genesis_sft.evals.parts import LOCK, PARTS, ChatPart, LossPart, Parts, TaskPart, held, refuse_another
 from genesis_sft.evals.processes import Team, alone
-from genesis_sft.evals.record import (
-    ANSWERS,
-    RECORD,
-    SAMPLES,
-    EvalRecord,
-    PartTime,
-    Surface,
-    write_lines,
-)
+from genesis_sft.evals.record import EvalRecord, PartTime
+from genesis_sft.evals.record_files import ANSWERS, RECORD, SAMPLES, write_lines
 from genesis_sft.evals.settings import Dtype, pick_device, settings_of, versions
+from genesis_sft.evals.task_record import Surface
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import EvalsSection, TaskSection
 
@@ -46,6 +40,7 @@ def run_evals(
     device: str = "auto",
     dtype: Dtype = "float32",
     team: Team | None = None,
+    replace: bool = True,
 ) -> EvalRecord:
     """Measure a model, and write ``record.json``, ``samples.jsonl`` and ``answers.jsonl`` to ``out``.
 
@@ -58,11 +53,12 @@ def run_evals(
         device: ``"auto"`` takes a CUDA device where there is one.
         dtype: Of the weights. Two models are only compared in the same one.
         team: The processes that measure together, each on its own device; ``out`` counts in the first one.
+        replace: Whether another evaluation that lies in ``out``, of another model or with other settings, is replaced.
 
     Raises:
         AssetError: Documents of a benchmark are out of reach.
         CheckFailed: Another process has ended.
-        InputError: The folder holds something else.
+        InputError: The folder holds something else, or another evaluation that is not to be replaced.
         ModelError: The model cannot be loaded, lacks a control token, or its outputs are not numbers.
         RunDirError: Another process measures into this folder, or it cannot be written.
         RecipeError: More chat prompts or answered questions are asked for than there are.
@@ -84,6 +80,8 @@ def run_evals(
             team.say("  measured before, nothing to do")
             return done
         identity = {"model": record.model, "settings": settings, "versions": record.versions}
+        if not replace:
+            team.from_first(lambda: refuse_another(out, identity))
         parts = Parts(out / PARTS, identity, team)
         asked = [(task, surface) for surface in section.surfaces for task in section.tasks]
         tasks = [

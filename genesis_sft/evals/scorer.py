@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import datasets
@@ -21,10 +21,10 @@ from genesis_sft.console import Progress
 from genesis_sft.errors import InputError, ModelError
 from genesis_sft.evals.chat_surface import ChatContext, ChatSurface, render_chat
 from genesis_sft.evals.processes import Team, alone
-from genesis_sft.evals.record import FirstRequest
 from genesis_sft.evals.shared_prefix.dealing import deal_out
 from genesis_sft.evals.shared_prefix.forest import cut_into_passes
 from genesis_sft.evals.shared_prefix.scoring import Request, score_requests
+from genesis_sft.evals.task_record import FirstRequest
 from genesis_sft.tokens.chatml import CHAT_TEMPLATE, ChatMLEncoder
 from genesis_sft.training.forward.family import require_llama_family
 
@@ -67,6 +67,8 @@ class Scorer(HFLM):  # type: ignore[misc]  # the harness has no types
         self.num_tokens = 0
         self.num_truncated = 0
         self._bar: Progress | None = None
+        self._tokenizing: Progress | None = None
+        self._shown = ExitStack()
         try:
             require_llama_family(model)
             self.shares = True
@@ -74,9 +76,44 @@ class Scorer(HFLM):  # type: ignore[misc]  # the harness has no types
             self.shares = False
             self.team.say(f"  {error}: scored by the harness's own code, which takes longer")
 
+    @contextmanager
+    def showing_progress(self, num_items: int) -> Iterator[None]:
+        """Show how far the harness is with building and tokenising requests, which of MMLU with examples takes minutes.
+
+        Args:
+            num_items: Documents of all tasks that the block evaluates.
+        """
+        bar = self._show("building requests", num_items, "items")
+
+        def counted(rows: Iterable[Any], **_: Any) -> Iterator[Any]:
+            for row in rows:
+                yield row
+                bar.advance()
+
+        had = _harness_bar()
+        if had is not None:
+            lm_eval.api.task.tqdm = counted
+        try:
+            with self._shown:
+                yield
+        finally:
+            if had is not None:
+                lm_eval.api.task.tqdm = had
+
+    def _show(self, what: str, total: int, unit: str) -> Progress:
+        """Return a bar in place of the one that is shown."""
+        self._shown.close()
+        label = f"{self.label}, {what}" if self.label else what
+        bar: Progress = self._shown.enter_context(self.team.progress(label, total, unit))
+        return bar
+
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Score requests, without the harness's own bars."""
-        scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        """Score requests, with our own bars in place of the harness's."""
+        self._tokenizing = self._show("tokenizing", len(requests), "requests")
+        try:
+            scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        finally:
+            self._end_of_tokenizing()
         return scores
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
@@ -104,6 +141,8 @@ class Scorer(HFLM):  # type: ignore[misc]  # the harness has no types
         return render_chat(chat_history, ends_with_answer=not add_generation_prompt)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        if self._tokenizing is not None:
+            self._tokenizing.advance()
         if isinstance(context, ChatContext):
             return self.chat.encode_pair(context, continuation)
         pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
@@ -120,6 +159,7 @@ class Scorer(HFLM):  # type: ignore[misc]  # the harness has no types
         return len(self._encode_pair(context, continuation)[1])
 
     def _loglikelihood_tokens(self, requests: Sequence[Tokenized], **options: Any) -> list[tuple[float, bool]]:
+        self._end_of_tokenizing()
         longest = self.max_length + 1
         self.num_truncated += sum(len(context) + len(answer) > longest for _, context, answer in requests)
         if not self.shares:
@@ -136,6 +176,10 @@ class Scorer(HFLM):  # type: ignore[misc]  # the harness has no types
             if text is not None:  # a window of a rolling log-likelihood has none
                 self.cache_hook.add_partial("loglikelihood", text, score)
         return scores
+
+    def _end_of_tokenizing(self) -> None:
+        self._tokenizing = None
+        self._shown.close()
 
     def _added_up(self, scores: Sequence[tuple[float, bool]]) -> list[tuple[float, bool]]:
         """Return the scores of whole requests: each process has those of its tokens, nothing for the others'."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Literal
 
@@ -31,6 +32,15 @@ def settings_of(section: EvalsSection, data: str, *, seed: int, device: str, dty
         found["documents"] = folder_identity(section.data_folder, tuple(task.task for task in section.tasks))
     # the number of threads decides the order of sums, and that a greedy answer where two tokens are nearly as likely
     return found | {"seed": seed, "device": device, "dtype": dtype, "threads": torch.get_num_threads()}
+
+
+def tasks_in_words(tasks: Sequence[Mapping[str, Any]]) -> str:
+    """Return the ``tasks`` of settings as a sentence has them: ``"piqa (50 items), mmlu 5-shot"``."""
+    words = []
+    for task in tasks:
+        limit, shots = task.get("limit"), task.get("num_fewshot")
+        words.append(f"{task.get('task')}{f' {shots}-shot' if shots else ''}{f' ({limit} items)' if limit else ''}")
+    return ", ".join(words) or "nothing"
 
 
 def pick_device(device: str) -> str:

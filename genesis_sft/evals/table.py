@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from genesis_sft.evals.error_bars import ratio_and_error, wilson_interval
-from genesis_sft.evals.record import DOUBTFUL_AS_CHAT, EvalRecord, HeldOutRecord, PartScore, TaskRecord
+from genesis_sft.evals.record import EvalRecord, HeldOutRecord
+from genesis_sft.evals.task_record import DOUBTFUL_AS_CHAT, PartScore, TaskRecord
 
 _HEADER = ("task", "metric", "value", "95 % interval", "chance", "n", "")
 _Z_95 = 1.96

@@ -1,17 +1,28 @@
-"""A recipe: one YAML file that says what a run does. ``sections`` holds its fields, ``load`` reads it."""
+"""A recipe: one YAML file that says what a run does. ``sections`` begins with its fields, ``load`` reads it."""
 
-from genesis_sft.recipe.load import data_recipe, load_recipe, recipe_json_schema, resolved_yaml
+from genesis_sft.recipe.data import DataSection, SourceSection
+from genesis_sft.recipe.evals import EvalsSection, HeldOutSection, TaskSection, nearest_task
+from genesis_sft.recipe.load import (
+    data_recipe,
+    load_recipe,
+    load_synthesis,
+    recipe_json_schema,
+    resolved_yaml,
+)
 from genesis_sft.recipe.sections import (
     BaseSection,
     DataRecipe,
-    DataSection,
-    EvalsSection,
     ExportSection,
-    HeldOutSection,
     Recipe,
-    SourceSection,
-    TaskSection,
+    SynthesisRecipe,
     TokensSection,
+)
+from genesis_sft.recipe.synthesis import (
+    PriceSection,
+    ProviderSection,
+    ScreeningSection,
+    StepsSection,
+    SynthesisSection,
 )
 from genesis_sft.recipe.training import (
     CUTTING_FIELDS,
@@ -21,6 +32,7 @@ from genesis_sft.recipe.training import (
     MonitorSection,
     TrainingSection,
 )
+from genesis_sft.recipe.yaml_model import read_yaml_model
 
 __all__ = [
     "CUTTING_FIELDS",
@@ -34,13 +46,22 @@ __all__ = [
     "ExportSection",
     "HeldOutSection",
     "MonitorSection",
+    "PriceSection",
+    "ProviderSection",
     "Recipe",
+    "ScreeningSection",
     "SourceSection",
+    "StepsSection",
+    "SynthesisRecipe",
+    "SynthesisSection",
     "TaskSection",
     "TokensSection",
     "TrainingSection",
     "data_recipe",
     "load_recipe",
+    "load_synthesis",
+    "nearest_task",
+    "read_yaml_model",
     "recipe_json_schema",
     "resolved_yaml",
 ]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from genesis_sft.evals.error_bars import Share
-from genesis_sft.evals.record import Surface, task_label
+from genesis_sft.evals.task_record import Surface, task_label
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def groups_table(tasks: Sequence[TaskChange]) -> Table:
                     numbers.points_interval(group.difference, group.low, group.high),
                 )
             )
-    return Table(("Group", "Items", "Before", "After", "Difference (95 %)"), "lrrrr", tuple(rows))
+    return Table(("Group", "Items", "Before", "After", "Difference, points (95 %)"), "lrrrr", tuple(rows))
 
 
 def plain_text_table(comparison: Comparison) -> Table:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from genesis_sft.evals.error_bars import clustered_mean_and_error, mean_and_error
-from genesis_sft.evals.record import EvalRecord, PartScore, TaskRecord
+from genesis_sft.evals.record import EvalRecord
+from genesis_sft.evals.task_record import PartScore, TaskRecord
 from genesis_sft.report import numbers
 from genesis_sft.report.changes import TaskChange
 from genesis_sft.report.compare import compare
@@ -149,7 +150,7 @@ def _scores(change: TaskChange | None) -> tuple[str, str, str]:
     if change is None:
         return numbers.MISSING, numbers.MISSING, numbers.MISSING
     if change.unit == "share":
-        difference = numbers.points_interval(change.difference, change.low, change.high)
+        difference = f"{numbers.points_interval(change.difference, change.low, change.high)} points"
         return numbers.percent(change.before), numbers.percent(change.after), difference
     difference = f"{numbers.nats_interval(change.difference, change.low, change.high)} nats"
     return numbers.perplexity(change.before), numbers.perplexity(change.after), difference

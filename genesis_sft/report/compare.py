@@ -15,7 +15,8 @@ from statistics import median
 
 from genesis_sft.evals.answer_checks import CHECKS, Check
 from genesis_sft.evals.error_bars import clustered_mean_and_error, mean_and_error, wilson
-from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, TaskRecord, bits_per_byte
+from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, bits_per_byte
+from genesis_sft.evals.task_record import TaskRecord
 from genesis_sft.report import paired
 from genesis_sft.report.changes import (
     Comparison,
@@ -29,6 +30,7 @@ from genesis_sft.report.pairing import PairedItems, pair_items
 from genesis_sft.report.same_evaluation import (
     note_other_rounding,
     refuse,
+    refuse_other_questions,
     refuse_other_settings,
     refuse_unless_same,
     score_name,
@@ -49,6 +51,7 @@ def compare(before: EvalRecord, after: EvalRecord) -> Comparison:
         InputError: The records are not of the same evaluation; the first difference is named.
     """
     before, after, notes = shared_scores(before, after)
+    refuse_other_questions(before.tasks, after.tasks)
     refuse_other_settings(before.settings, after.settings)
     refuse_unless_same("task", map(score_name, before.tasks), map(score_name, after.tasks))
     tasks_after = {score_name(one): one for one in after.tasks}

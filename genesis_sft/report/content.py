@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from genesis_sft.evals.answer_checks import CHECKS
-from genesis_sft.evals.record import DOUBTFUL_AS_CHAT, ChatAnswer
+from genesis_sft.evals.record import ChatAnswer
+from genesis_sft.evals.task_record import DOUBTFUL_AS_CHAT
 from genesis_sft.report import check_tables, curves, mixture_tables, plots, tables
 from genesis_sft.report.alarms import say_skipped
 from genesis_sft.report.clean_subset import clean_subset_table

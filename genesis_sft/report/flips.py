@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genesis_sft.errors import InputError
-from genesis_sft.evals.record import Surface
+from genesis_sft.evals.task_record import Surface
 from genesis_sft.report.changes import TaskChange
 from genesis_sft.report.same_evaluation import refuse_unless_same
 

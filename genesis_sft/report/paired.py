@@ -6,7 +6,7 @@ what is compared    p-value                        95 % interval of the differen
 right or wrong      McNemar's exact test           Tango's score interval
 the same, in        sign flips of the clusters'    the same test inverted: all true
 clusters (MMLU)     differences                    differences that it does not refuse
-nats                studentized bootstrap          the same test inverted
+nats                studentized bootstrap, twice   the same tests inverted
 ==================  =============================  =====================================
 
 ``bench/paired_statistics.py`` simulates how often each is wrong. Draws are seeded: the same items give the same result.
@@ -28,7 +28,7 @@ FEWEST_ITEMS = 10
 """Below, no claim is made: neither draws nor a standard error say much of so few."""
 
 DRAWS = 4_999
-"""Of signs or resamples. With the data themselves 5,000, of which ``ALPHA`` are 250: an exact rank."""
+"""Of signs or resamples. With the data themselves 5,000, of which ``ALPHA`` are 250 and half of it 125: exact ranks."""
 
 FEWEST_FLIPS = 6
 """McNemar's exact test needs this many flips, all one way, to reach 5 %: 2 / 2**6 = 0.031, 2 / 2**5 = 0.063."""
@@ -125,16 +125,22 @@ def compare_totals(
 ) -> PairedDifference:
     """Compare the ratio of ``sum(totals)`` to ``sum(sizes)``, e.g. nats a token; with sizes of 1, a mean.
 
-    The symmetric studentized bootstrap over units (Hall 1988, *Annals of Statistics* 16:927; Davison and Hinkley,
-    *Bootstrap Methods*, 1997, section 5.2): each draw takes n units with replacement and gives
-    t* = (ratio* - ratio) / SE*; the interval is ratio ± SE times the 95 % quantile of ``|t*|``, and the p-value the
-    share of draws with ``|t*| >= |ratio / SE|``. It holds where differences are skewed, as the plain one does not.
+    The studentized bootstrap over units (Davison and Hinkley, *Bootstrap Methods*, 1997, section 5.2): each draw takes
+    n units with replacement and gives t* = (ratio* - ratio) / SE*; t is ratio / SE. Two tests are made of it (Hall
+    1988, *Annals of Statistics* 16:927; the symmetric one in *JRSS B* 50:35):
+
+    - symmetric: the share of draws with ``|t*| >= |t|``;
+    - equal-tailed: twice the smaller of the shares with ``t* <= t`` and with ``t* >= t``.
+
+    The p-value is the larger of the two, and the interval holds what either of theirs holds. Of few units each is too
+    bold under one kind of law: the symmetric one where differences are skewed, as its errors all fall on one side, the
+    equal-tailed one where single differences are very large.
 
     Args:
         before: One total a unit, e.g. the nats of a conversation.
         after: The same units.
         sizes: Their sizes, e.g. tokens; above 0.
-        draws: Resamples; 5 % of one more than these have to be a whole number.
+        draws: Resamples; 2.5 % of one more than these have to be a whole number.
     """
     differences, n = _differences(before, after), len(sizes)
     value, error = ratio_and_error(differences, sizes)
@@ -144,22 +150,24 @@ def compare_totals(
         return PairedDifference(0.0, 0.0, 0.0, 0.0, 1.0)
     if error <= 1e-12 * max(map(abs, differences)):  # all alike: their sign is all that can be tested
         return PairedDifference(value, error, None, None, mcnemar(n, 0))
-    spread = np.sort(
-        np.concatenate(list(_studentized(np.array(differences), np.array(sizes, np.float64), value, draws)))
-    )
-    farther = int(np.count_nonzero(spread >= abs(value) / error))
-    half = float(spread[-round(ALPHA * (draws + 1))]) * error
+    spread = np.concatenate(list(_studentized(np.array(differences), np.array(sizes, np.float64), value, draws)))
+    alike = np.isnan(spread)  # a draw without a spread is as far from 0 as can be, on either side
+    below, above = np.sort(np.where(alike, -np.inf, spread)), np.sort(np.where(alike, np.inf, spread))
+    away, t = np.sort(np.abs(above)), value / error
+    p_symmetric = _p_value(int(np.count_nonzero(away >= abs(t))), draws)
+    p_tail = _p_value(int(min(np.count_nonzero(below <= t), np.count_nonzero(above >= t))), draws)
+    rank = round(ALPHA * (draws + 1))
     return PairedDifference(
         value,
         error,
-        _finite(value - half),
-        _finite(value + half),
-        _p_value(farther, draws),
+        _finite(value - error * max(away[-rank], above[-(rank // 2)])),
+        _finite(value - error * min(-away[-rank], below[rank // 2 - 1])),
+        min(1.0, max(p_symmetric, 2 * p_tail)),
     )
 
 
 def _studentized(totals: Floats, sizes: Floats, value: float, draws: int) -> Iterator[Floats]:
-    """Yield ``|t*|`` of all draws, in blocks."""
+    """Yield t* of all draws, in blocks; NaN for a draw whose units are all alike."""
     n = len(totals)
     columns = np.stack([totals, sizes, totals**2, totals * sizes, sizes**2], axis=1)  # (n, 5)
     random, rows = np.random.default_rng(_SEED), max(1, _BLOCK // n)
@@ -172,8 +180,7 @@ def _studentized(totals: Floats, sizes: Floats, value: float, draws: int) -> Ite
         residuals = squares - 2 * ratio * products + ratio**2 * size_squares
         floor = 1e-12 * squares  # all that is left of a draw of one unit only is rounding
         error = np.sqrt(n / (n - 1) * np.where(residuals > floor, residuals, 0.0)) / size
-        with np.errstate(divide="ignore"):
-            yield np.where(error > 0, np.abs(ratio - value) / np.where(error > 0, error, 1.0), np.inf)
+        yield np.where(error > 0, (ratio - value) / np.where(error > 0, error, 1.0), np.nan)
 
 
 def _finite(limit: float) -> float | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from genesis_sft.errors import InputError
-from genesis_sft.evals.record import TaskRecord
-from genesis_sft.report.same_evaluation import refuse, refuse_unless_same, score_name
+from genesis_sft.evals.task_record import TaskRecord
+from genesis_sft.report.same_evaluation import refuse, refuse_unless_same, score_name, short
 
 T = TypeVar("T")
 
@@ -64,8 +64,8 @@ def pair_items(before: TaskRecord, after: TaskRecord) -> PairedItems:
     refuse_unless_same(f"a document of {name},", old, new)
     for document, item in old.items():
         other = new[document]
-        _refuse_another(f"the prompt of document {document} of {name}", item.prompt, other.prompt)
-        _refuse_another(f"the right answer of document {document} of {name}", item.target, other.target)
+        _refuse_another(f"the prompt of document {short(document)} of {name}", item.prompt, other.prompt)
+        _refuse_another(f"the right answer of document {short(document)} of {name}", item.target, other.target)
     return PairedItems(
         before=tuple(item.outcome for item in old.values()),
         after=tuple(new[document].outcome for document in old),

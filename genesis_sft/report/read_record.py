@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from genesis_sft.evals.record import RECORD, EvalRecord
+from genesis_sft.evals.record import EvalRecord
+from genesis_sft.evals.record_files import RECORD
 from genesis_sft.report.read_samples import holds_samples, read_samples
 
 

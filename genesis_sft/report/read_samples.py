@@ -30,7 +30,8 @@ from genesis_sft.console import say, visible
 from genesis_sft.errors import InputError
 from genesis_sft.evals.check_record import LARGEST, check_record
 from genesis_sft.evals.error_bars import clustered_mean_and_error, mean_and_error
-from genesis_sft.evals.record import MOST_NATS, EvalRecord, PartScore, Surface, TaskRecord
+from genesis_sft.evals.record import EvalRecord
+from genesis_sft.evals.task_record import MOST_NATS, PartScore, Surface, TaskRecord
 from genesis_sft.evals.tasks import TASKS
 from genesis_sft.report.same_evaluation import MADE_BY
 

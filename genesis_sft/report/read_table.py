@@ -20,7 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from genesis_sft.errors import InputError
-from genesis_sft.evals.record import RECORD, EvalRecord
+from genesis_sft.evals.record import EvalRecord
+from genesis_sft.evals.record_files import RECORD
 from genesis_sft.report.read_harness import harness_rows
 from genesis_sft.report.scores import ScoreRow, check_row, metric_name, read_number, shown, task_name
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from genesis_sft.errors import RunDirError
-from genesis_sft.evals.record import SAMPLES, EvalRecord
+from genesis_sft.errors import RecipeError, RunDirError
+from genesis_sft.evals.record import EvalRecord
+from genesis_sft.evals.record_files import SAMPLES
 from genesis_sft.recipe import Recipe, load_recipe, resolved_yaml
 from genesis_sft.report.changes import Comparison
 from genesis_sft.report.clean_subset import compare_untouched
@@ -22,7 +23,17 @@ from genesis_sft.run_dir import RunDir, read_manifest
 from genesis_sft.training.result import TrainingState
 from genesis_sft.training.watching.metrics import EVENTS_FILE, read_events
 
-STAGES_READ = ("base", "questions", "data", "before", "train", "export", "after", "held_out")
+STAGES_READ = {
+    "base": 1,
+    "questions": 1,
+    "data": 2,
+    "before": 2,
+    "train": 2,
+    "export": 1,
+    "after": 2,
+    "held_out": 2,
+}
+"""Stages whose results are read, and the version of each that this program writes and reads (``stages.py``)."""
 
 
 def report_on_run(recipe: Recipe, run_dir: RunDir, out: Path) -> str:
@@ -40,29 +51,59 @@ def write_again(run: str | Path, out: Path) -> list[Path]:
         out: A folder, made where there is none; an earlier report in it is replaced.
 
     Raises:
-        RunDirError: ``run`` is not the folder of a finished run.
+        RunDirError: ``run`` is not the folder of a finished run, or another version of the program wrote it.
         InputError: Its records cannot be read.
     """
     run_dir = RunDir(run)
-    require_finished(run_dir, STAGES_READ)
-    results = read_results(load_recipe(run_dir.path / "recipe.yaml"), run_dir)
+    require_finished(run_dir)
+    results = read_results(recipe_of(run_dir), run_dir)
     out.mkdir(parents=True, exist_ok=True)
     write_report(out, results)
     return [out / name for name in (HTML, MARKDOWN, JSON)]
 
 
-def require_finished(run_dir: RunDir, stages: Iterable[str]) -> None:
-    """Refuse a folder in which a stage is missing.
+def require_finished(run_dir: RunDir, more: Iterable[str] = ()) -> None:
+    """Refuse a folder in which a stage is missing, or was written by another version of the program.
+
+    Args:
+        run_dir: The folder.
+        more: Stages that have to be there besides those that are read, in any version.
 
     Raises:
         RunDirError: One is.
     """
-    for stage in stages:
-        if read_manifest(run_dir.folder(stage)) is None:
+    manifests = {stage: read_manifest(run_dir.folder(stage)) for stage in (*STAGES_READ, *more)}
+    for stage, version in STAGES_READ.items():
+        found = (manifests[stage] or {}).get("version", version)
+        if found != version:
+            raise _other_version(run_dir, f"stage {stage}, version {found}; this one reads {version}", found, version)
+    for stage, manifest in manifests.items():
+        if manifest is None:
             raise RunDirError(
                 f"expected the folder of a finished run at {run_dir.path}; found no finished stage {stage} in it",
                 hint="Name the folder that `genesis-sft run` wrote, e.g. runs/quickstart.",
             )
+
+
+def recipe_of(run_dir: RunDir) -> Recipe:
+    """Return the recipe that a run was made with.
+
+    Raises:
+        RunDirError: It is none that this version of the program reads.
+    """
+    try:
+        return load_recipe(run_dir.path / "recipe.yaml")
+    except RecipeError as error:
+        first = str(error).splitlines()[0]
+        raise _other_version(run_dir, f"or its recipe.yaml was changed since: {first}") from None
+
+
+def _other_version(run_dir: RunDir, what: str, found: object = 0, expected: int = 1) -> RunDirError:
+    other = "a later" if isinstance(found, int) and found > expected else "an earlier"
+    return RunDirError(
+        f"the run at {run_dir.path} was written by {other} version of genesis-sft ({what})",
+        hint="Use that version for it, or run `genesis-sft run RECIPE` again with this one.",
+    )
 
 
 def read_results(recipe: Recipe, run_dir: RunDir) -> RunResults:

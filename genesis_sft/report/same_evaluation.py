@@ -1,16 +1,21 @@
 """Whether two records are of the same evaluation; if not, the first difference is named.
 
+What a user chose comes first, in words: tasks, numbers of items, surfaces. Settings come next, and hashes last.
+
 Raises :class:`genesis_sft.errors.InputError` throughout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from genesis_sft.errors import InputError
-from genesis_sft.evals.record import EvalRecord, TaskRecord
+from genesis_sft.evals.record import EvalRecord
+from genesis_sft.evals.task_record import TaskRecord
 
 MADE_BY = "made_by"
 """Setting of a record that was read from another program's output: who wrote it."""
@@ -21,7 +26,12 @@ agree."""
 
 _ROUNDED_BY = ("device", "threads")
 
-_HINT = "Evaluate both models with the same evals section of the recipe."
+_HINT = "Evaluate both models with the same evals section of the recipe, or the same options of `genesis-sft eval`."
+_SAME_QUESTIONS = (
+    "Evaluate both models with the same --tasks, --limit and --surfaces, or with the same evals section of a recipe."
+)
+_DIGITS = 12
+"""Of a hash, in a message."""
 
 
 def score_name(task: TaskRecord) -> str:
@@ -71,11 +81,47 @@ def shared_scores(before: EvalRecord, after: EvalRecord) -> tuple[EvalRecord, Ev
     return sides[0], sides[1], (note,) if left_out else ()
 
 
+def refuse_other_questions(before: Sequence[TaskRecord], after: Sequence[TaskRecord]) -> None:
+    """Refuse records of other benchmarks, of another number of items, or put in another way."""
+    old, new = ({one.label: one.n for one in tasks} for tasks in (before, after))
+    if old != new:
+        raise InputError(
+            "expected two records of the same evaluation; the one before training asked "
+            f"{_in_words(old)}, the one after training asked {_in_words(new)}",
+            hint=_SAME_QUESTIONS,
+        )
+
+
+def _in_words(asked: Mapping[str, int]) -> str:
+    words = (f"{label} ({n:,} item{'s' if n != 1 else ''})" for label, n in sorted(asked.items()))
+    return ", ".join(words) or "no benchmark"
+
+
 def refuse_other_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Refuse settings that differ where they could change an outcome."""
-    for name in sorted({*before, *after} - {*MAY_DIFFER}):
-        if before.get(name) != after.get(name):
-            refuse(f"the setting {name}", f"{before.get(name)}", f"{after.get(name)}")
+    """Refuse settings that differ where they could change an outcome; those that hold hashes are looked at last."""
+    names = sorted({*before, *after} - {*MAY_DIFFER})
+    for name in sorted(names, key=lambda name: isinstance(before.get(name, after.get(name)), Mapping)):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            name, old, new = _first_other(name, old, new)
+        if old != new:
+            refuse(f"the setting {name}", _shown(old), _shown(new))
+
+
+def _first_other(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """Return the first entry that differs, under its dotted name; nothing that differs where all agree."""
+    entries = [(f"{name}.{key}", old.get(key), new.get(key)) for key in sorted({*old, *new})]
+    return next((entry for entry in entries if entry[1] != entry[2]), (name, None, None))
+
+
+def _shown(value: Any) -> str:
+    """Return a setting as YAML has it; of a hash its beginning."""
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return ", ".join(value) or "none"
+    if value is None or isinstance(value, Mapping):
+        return "none" if value is None else f"{len(value)} entries"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{text[:_DIGITS]}…" if re.fullmatch(r"[0-9a-f]{32,}", text) else text
 
 
 def note_other_rounding(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
@@ -94,8 +140,13 @@ def refuse_unless_same(what: str, before: Iterable[str], after: Iterable[str]) -
     for side, names, others in (("before", old, new), ("after", new, old)):
         for name in names:
             if name not in others:
-                found = f"{what} {name} stands only in the record {side} training"
+                found = f"{what} {short(name)} stands only in the record {side} training"
                 raise InputError(f"expected two records of the same evaluation; {found}", hint=_HINT)
+
+
+def short(document: str) -> str:
+    """Return the name of a document with the beginning of its hash: ``"anatomy/5fec62b1a0de…"``."""
+    return re.sub(rf"\b([0-9a-f]{{{_DIGITS}}})[0-9a-f]{{20,}}\b", r"\1…", document)
 
 
 def refuse(what: str, before: str, after: str) -> None:

@@ -59,7 +59,7 @@ def task_table(tasks: Sequence[TaskChange]) -> Table:
 def _task_row(task: TaskChange) -> tuple[str, ...]:
     if task.unit == "share":
         before, after = numbers.percent(task.before), numbers.percent(task.after)
-        difference = numbers.points_interval(task.difference, task.low, task.high)
+        difference = f"{numbers.points_interval(task.difference, task.low, task.high)} points"
     else:
         before, after = numbers.perplexity(task.before), numbers.perplexity(task.after)
         difference = f"{numbers.nats_interval(task.difference, task.low, task.high)} nats"
@@ -81,7 +81,7 @@ def _visible_from(task: TaskChange) -> str:
     if task.smallest_visible is None or task.n < FEWEST_ITEMS or (task.unit == "share" and task.smallest_visible >= 1):
         return numbers.MISSING
     if task.unit == "share":
-        return f"{task.smallest_visible * 100:.1f}"
+        return f"{task.smallest_visible * 100:.1f} points"
     return f"{task.smallest_visible:.3f} nats"
 
 
@@ -93,9 +93,9 @@ def held_out_table(comparison: Comparison) -> Table:
             "Source",
             "Conversations",
             "Trained tokens",
-            "Before",
-            "After",
-            "Difference (95 %)",
+            "Before, nats/token",
+            "After, nats/token",
+            "Difference, nats/token (95 %)",
             "Bits per byte",
             "Note",
         ),

@@ -13,7 +13,7 @@ from genesis_sft.report.verdict import judge
 
 
 def render_comparison(comparison: Comparison) -> str:
-    """Return the verdict and the tables; differences are in percentage points unless they say nats."""
+    """Return the verdict and the tables."""
     findings = judge(comparison)
     parts = [headline(findings), "\n".join(f"{KIND_WORDS[one.kind]}: {one.text}" for one in findings)]
     for surface in ("raw", "chat"):

@@ -19,15 +19,15 @@ from typing import Any
 from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.console import progress
 from genesis_sft.errors import GenesisError
-from genesis_sft.evals.record import RECORD
-from genesis_sft.recipe import load_recipe
+from genesis_sft.evals.record_files import RECORD
+from genesis_sft.recipe import Recipe
 from genesis_sft.report.differing import Difference, differing_lines, differing_values
 from genesis_sft.report.page import JSON, render_report
-from genesis_sft.report.run_report import STAGES_READ, read_results, require_finished
+from genesis_sft.report.run_report import STAGES_READ, read_results, recipe_of, require_finished
 from genesis_sft.report.verify_record import verify_record
 from genesis_sft.run_dir import RunDir, hash_file, read_manifest
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 """Of the report stage; raised when the program changes what it writes."""
 
 _MODELS = {"before": "base", "held_out/before": "base", "after": "export", "held_out/after": "export"}
@@ -48,7 +48,7 @@ _DAMAGED = (
 
 
 @dataclass(frozen=True)
-class Verification:
+class ReportVerification:
     """What a check of a run's report found.
 
     Attributes:
@@ -77,27 +77,28 @@ class Verification:
         return "\n".join([*lines, f"{len(lines):,} value{'s differ' if len(lines) > 1 else ' differs'}.", *note])
 
 
-def verify_run(path: str | Path) -> Verification:
+def verify_run(path: str | Path) -> ReportVerification:
     """Compute every number of a finished run's report again, and compare.
 
     Args:
         path: The run folder.
 
     Raises:
-        RunDirError: It holds no finished run.
+        RunDirError: It holds no finished run, or one that another version of the program wrote.
     """
     run_dir = RunDir(path)
     stages = (*STAGES_READ, "report")
-    require_finished(run_dir, stages)
+    require_finished(run_dir, ("report",))
+    recipe = recipe_of(run_dir)
     note = _other_version(read_manifest(run_dir.folder("report")) or {})
     found = [
         *(one for folder in _MODELS for one in _tried(f"{folder}/{RECORD}", _record_of(run_dir.path, folder))),
-        *([] if note else _tried("report", lambda: _differing_pages(run_dir))),
+        *([] if note else _tried("report", lambda: _differing_pages(recipe, run_dir))),
     ]
     named = {one.file for one in found}
     hashes = _tried("manifest.json", lambda: _differing_files(run_dir, stages))
     num_files = sum(len(_files_of(run_dir, stage)) for stage in stages)
-    return Verification(str(path), num_files, (*found, *(one for one in hashes if one.file not in named)), note)
+    return ReportVerification(str(path), num_files, (*found, *(one for one in hashes if one.file not in named)), note)
 
 
 def _other_version(manifest: Mapping[str, Any]) -> str:
@@ -131,8 +132,7 @@ def _record_of(run: Path, folder: str) -> Callable[[], Iterator[Difference]]:
     return check
 
 
-def _differing_pages(run_dir: RunDir) -> Iterator[Difference]:
-    recipe = load_recipe(run_dir.path / "recipe.yaml")
+def _differing_pages(recipe: Recipe, run_dir: RunDir) -> Iterator[Difference]:
     for name, expected in render_report(read_results(recipe, run_dir)).items():
         file = run_dir.folder("report") / name
         found = file.read_bytes().decode("utf-8", errors="replace") if file.is_file() else ""

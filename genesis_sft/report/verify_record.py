@@ -10,16 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from genesis_sft.evals.error_bars import clustered_mean_and_error, mean_and_error, ratio_and_error
-from genesis_sft.evals.record import (
-    ANSWERS,
-    MOST_NATS,
-    RECORD,
-    SAMPLES,
-    EvalRecord,
-    HeldOutRecord,
-    PartScore,
-    TaskRecord,
-)
+from genesis_sft.evals.record import EvalRecord, HeldOutRecord
+from genesis_sft.evals.record_files import ANSWERS, RECORD, SAMPLES
+from genesis_sft.evals.task_record import MOST_NATS, PartScore, TaskRecord
 from genesis_sft.report.differing import Difference, differing_values
 from genesis_sft.report.flips import picked
 

@@ -3,6 +3,7 @@
 import pytest
 
 from genesis_sft.errors import RecipeError
+from genesis_sft.evals import processes
 from genesis_sft.evals.dry_run import EvalPlan, TaskPlan, plan_evals
 from genesis_sft.evals.run import run_evals
 from genesis_sft.recipe import EvalsSection, TaskSection
@@ -27,6 +28,37 @@ def test_a_plan_is_what_an_evaluation_then_does(made_up_tasks, tiny_base, tmp_pa
     assert [one.num_tokens for one in plan.tasks] == [record.times[one.label].num_tokens for one in record.tasks]
     assert all(one.num_unshared_tokens > one.num_tokens for one in plan.tasks)
     assert plan.seconds == pytest.approx(sum(one.num_tokens for one in plan.tasks) / plan.tokens_per_second)
+
+
+def test_what_takes_minutes_shows_how_far_it_is(made_up_tasks, tiny_base, monkeypatch):
+    shown = {}
+
+    class Counting:
+        def __init__(self, label, total, unit):
+            self.label = label
+            shown[label] = [0, total, unit]
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            shown[self.label].append("closed")
+
+        def advance(self, amount=1, note=""):
+            assert shown[self.label][-1] != "closed"
+            shown[self.label][0] += amount
+
+    monkeypatch.setattr(processes, "progress", Counting)
+    plan_evals(SECTION, tiny_base, device="cpu")
+    # 57 subjects, one of them with two documents; four choices each
+    mmlu = {"building requests": [58, 58, "items", "closed"], "tokenizing": [232, 232, "requests", "closed"]}
+    piqa = {"building requests": [2, 2, "items", "closed"], "tokenizing": [4, 4, "requests", "closed"]}
+    assert shown == {
+        f"{task}{surface}, {what}": counts
+        for surface in ("", " (chat)")
+        for task, stages in (("piqa", piqa), ("mmlu 1-shot", mmlu))
+        for what, counts in stages.items()
+    }
 
 
 def test_a_plan_in_words():

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from genesis_sft.cli.commands import app
-from genesis_sft.errors import InputError
+from genesis_sft.errors import InputError, ModelError
+from genesis_sft.run_dir import MARKER
 from tests.evals.conftest import LAMBADA, MMLU, PIQA
 from tests.evals.test_documents import write_rows
 
@@ -71,13 +72,52 @@ def test_a_dry_run_only_says_what_would_be_asked(tiny_base, folder, tmp_path, ca
         (["--surfaces", "cooked"], "--surfaces: expected"),
         (["--device", "gpu"], "--device: expected auto, cpu or cuda"),
         (["--dtype", "float16"], "--dtype: expected float32 or bfloat16"),
-        (["--data", "nowhere"], "auto, hub, package or a folder"),
+        (["--data", "nowhere"], "--data: expected auto, hub, package or a folder; found 'nowhere'"),
         (["--tasks", "lambada_openai:2"], "no answered questions"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(tiny_base, arguments, words):
     with pytest.raises(InputError, match=re.escape(words)):
         run(tiny_base.path, *arguments)
+
+
+def test_a_name_that_is_nearly_one_is_answered_with_it(tiny_base):
+    with pytest.raises(InputError, match="--tasks: ") as refused:
+        run(tiny_base.path, "--tasks", "arc_esy")
+    assert refused.value.hint == "Did you mean arc_easy?"
+    with pytest.raises(InputError, match=r"expected MODEL or a command \(judge\), found 'jduge'") as refused:
+        run("jduge", "results.json")
+    assert refused.value.hint.endswith("eval judge`?")
+
+
+def test_a_folder_that_is_named_nearly_like_a_command_is_taken_for_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "judges").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="judges"):
+        run("judges")
+
+
+@pytest.mark.parametrize("command", ["eval", "chat"])
+def test_a_run_is_answered_with_where_its_models_are(tmp_path, command):
+    (tmp_path / MARKER).touch()
+    with pytest.raises(InputError, match="found the folder of a run") as refused:
+        app([command, str(tmp_path)], standalone_mode=False)
+    assert "no model yet" in refused.value.hint
+    for stage in ("base", "export"):
+        (tmp_path / stage / "model").mkdir(parents=True)
+    with pytest.raises(InputError) as refused:
+        app([command, str(tmp_path)], standalone_mode=False)
+    tuned, base = tmp_path / "export" / "model", tmp_path / "base" / "model"
+    assert refused.value.hint == f"Its tuned model is {tuned}, its base model is {base}."
+
+
+def test_another_evaluation_is_replaced_when_asked_to(tiny_base, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    for limit, more in ((2, []), (1, ["--replace"])):
+        run(tiny_base.path, "--tasks", "piqa", "--data", folder, "--limit", limit, "--out", out, *more)
+        assert json.loads((out / "record.json").read_text())["tasks"][0]["n"] == limit
+    with pytest.raises(InputError, match="without another evaluation"):
+        run(tiny_base.path, "--tasks", "piqa", "--data", folder, "--limit", 2, "--out", out)
 
 
 @pytest.mark.slow

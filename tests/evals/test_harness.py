@@ -9,8 +9,8 @@ from genesis_sft import console
 from genesis_sft.errors import AssetError, ModelError
 from genesis_sft.evals import documents, harness
 from genesis_sft.evals.harness import load_task, run_task
-from genesis_sft.evals.record import PartScore
 from genesis_sft.evals.scorer import Scorer
+from genesis_sft.evals.task_record import PartScore
 from genesis_sft.recipe import TaskSection
 from tests.evals.conftest import LAMBADA, PIQA
 
@@ -147,7 +147,14 @@ def test_nothing_is_printed_and_every_forward_token_is_counted(made_up_tasks, sc
     hellaswag = run_task(TaskSection(task="hellaswag"), "package", scorer).time.num_tokens
     assert capfd.readouterr() == ("", "")
     assert [record for record in caplog.records if record.name.startswith("lm_eval")] == []
-    assert totals == [("piqa", piqa, "tokens"), ("hellaswag", hellaswag, "tokens")]
+    assert totals == [
+        ("piqa, building requests", 3, "items"),
+        ("piqa, tokenizing", 6, "requests"),
+        ("piqa", piqa, "tokens"),
+        ("hellaswag, building requests", 1, "items"),
+        ("hellaswag, tokenizing", 4, "requests"),
+        ("hellaswag", hellaswag, "tokens"),
+    ]
     assert piqa + hellaswag == scorer.num_tokens > hellaswag > 0
 
 

@@ -4,15 +4,8 @@ from dataclasses import replace
 import pytest
 
 from genesis_sft.errors import InputError
-from genesis_sft.evals.record import (
-    ChatAnswer,
-    EvalRecord,
-    FirstRequest,
-    HeldOutRecord,
-    PartScore,
-    PartTime,
-    TaskRecord,
-)
+from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, PartTime
+from genesis_sft.evals.task_record import FirstRequest, PartScore, TaskRecord
 
 TASK = TaskRecord(
     task="mmlu",

@@ -134,6 +134,67 @@ def cut(made_up_tasks, tiny_base, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def measured(made_up_tasks, tiny_base, tmp_path):
+    """The folder of a finished evaluation, and what lies in it."""
+    run_evals(ONLY_PIQA, tiny_base, tmp_path, device="cpu")
+    return tmp_path, (tmp_path / "record.json").read_bytes()
+
+
+ONE_ITEM = ONLY_PIQA.model_copy(update={"tasks": (TaskSection(task="piqa", limit=1),)})
+
+
+@pytest.mark.parametrize(
+    ("section", "seed", "words"),
+    [
+        (ONE_ITEM, 0, r"tasks piqa \(2 items\), this one has piqa \(1 items\)"),
+        (ONLY_PIQA.model_copy(update={"pass_tokens": 64}), 0, "pass_tokens 100, this one has 64"),
+        (ONLY_PIQA, 1, "seed 0, this one has 1"),
+    ],
+)
+def test_another_evaluation_is_not_replaced_unasked(measured, tiny_base, section, seed, words):
+    folder, record = measured
+    with pytest.raises(InputError, match=words) as refused:
+        run_evals(section, tiny_base, folder, device="cpu", seed=seed, replace=False)
+    assert "--replace" in refused.value.hint
+    assert sorted(path.name for path in folder.iterdir()) == ["answers.jsonl", "record.json", "samples.jsonl"]
+    assert (folder / "record.json").read_bytes() == record
+    assert run_evals(section, tiny_base, folder, device="cpu", seed=seed, replace=True).settings["seed"] == seed
+    assert (folder / "record.json").read_bytes() != record
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 1}', '{"model": "m", "settings": {"tasks": [1]}}'])
+def test_a_record_that_cannot_be_read_is_not_replaced_unasked(measured, tiny_base, text):
+    folder, _ = measured
+    (folder / "record.json").write_text(text)
+    with pytest.raises(InputError, match="found one that cannot be read"):
+        run_evals(ONLY_PIQA, tiny_base, folder, device="cpu", replace=False)
+    assert (folder / "record.json").read_text() == text
+
+
+def test_that_of_another_model_is_not_replaced_unasked(measured, tiny_base, monkeypatch):
+    monkeypatch.setattr(type(tiny_base), "content_hash", lambda _: "f" * 64)
+    with pytest.raises(InputError, match=r"found one of another model \(hash [0-9a-f]{12}, this one ffffffffffff\)"):
+        run_evals(ONLY_PIQA, tiny_base, measured[0], device="cpu", replace=False)
+
+
+def test_an_interrupted_one_goes_on_and_is_not_thrown_away_for_another(cut, tiny_base, monkeypatch):
+    kept = {file.name: file.read_bytes() for file in (cut / PARTS).iterdir()}
+    with pytest.raises(InputError, match="chat_prompts 1, this one has 0"):
+        run_evals(ONLY_PIQA, tiny_base, cut, device="cpu", replace=False)
+    assert {file.name: file.read_bytes() for file in (cut / PARTS).iterdir()} == kept
+    monkeypatch.setattr(harness, "run_task", lambda *_: pytest.fail("measured again"))
+    assert len(run_evals(TWO_PARTS, tiny_base, cut, device="cpu", replace=False).chat) == 1
+
+
+def test_the_same_by_other_versions_is_replaced(measured, tiny_base):
+    folder, _ = measured
+    values = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(values | {"versions": {"torch": "1.0"}}))
+    assert "torch" in run_evals(ONLY_PIQA, tiny_base, folder, device="cpu", replace=False).versions
+    assert json.loads((folder / "record.json").read_text())["versions"] == values["versions"]
+
+
 TWO_PARTS = ONLY_PIQA.model_copy(update={"chat_prompts": 1})
 
 

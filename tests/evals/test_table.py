@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, PartScore, TaskRecord
+from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord
 from genesis_sft.evals.table import interval_of
+from genesis_sft.evals.task_record import PartScore, TaskRecord
 
 PIQA = TaskRecord("piqa", "acc", 0.54, 0.0116, 1838, 0.5, (), ())
 STEM = PartScore("stem", "stem", 0.275, 0.01, 3153)

@@ -142,7 +142,7 @@ def test_options_that_do_not_go_together(sums: Path, tmp_path: Path, tiny_folder
         call(sums)
     with pytest.raises(InputError, match="one recipe alone, or files"):
         call("a.yaml", sums)
-    with pytest.raises(RecipeError, match=r"data\.held_outt is not a key of a recipe; did you mean held_out"):
+    with pytest.raises(RecipeError, match=r"data\.held_outt is no known key; did you mean held_out"):
         call(sums, "--tokenizer", tiny_folder, "--out", tmp_path / "out", "--set", "data.held_outt=0.1")
 
 

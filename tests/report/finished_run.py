@@ -10,9 +10,11 @@ from typing import Any
 
 from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.evals.error_bars import clustered_mean_and_error, mean_and_error, ratio_and_error
-from genesis_sft.evals.record import EvalRecord, HeldOutRecord, PartScore, TaskRecord, write_lines
+from genesis_sft.evals.record import EvalRecord, HeldOutRecord
+from genesis_sft.evals.record_files import write_lines
+from genesis_sft.evals.task_record import PartScore, TaskRecord
 from genesis_sft.recipe import load_recipe
-from genesis_sft.report.run_report import report_on_run
+from genesis_sft.report.run_report import STAGES_READ, report_on_run
 from genesis_sft.report.verify import REPORT_VERSION
 from genesis_sft.run_dir import RunDir, StageSpec, write_json
 from genesis_sft.training.result import TrainingState
@@ -52,7 +54,7 @@ def make_run(path: Path, *, name: str = "tiny") -> Path:
 
 
 def _make(run_dir: RunDir, stage: str, write: Callable[[Path], Any]) -> None:
-    version = REPORT_VERSION if stage == "report" else 1
+    version = {**STAGES_READ, "report": REPORT_VERSION}[stage]
     run_dir.make(StageSpec(stage, version, {}), lambda out: str(write(out) or "done"))
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord, TaskRecord
+from genesis_sft.evals.record import ChatAnswer, EvalRecord, HeldOutRecord
+from genesis_sft.evals.task_record import TaskRecord
 from genesis_sft.report.changes import TaskChange
 
 

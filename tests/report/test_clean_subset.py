@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from genesis_sft.errors import InputError
-from genesis_sft.evals.record import PartScore
+from genesis_sft.evals.task_record import PartScore
 from genesis_sft.report.clean_subset import clean_subset_table, compare_untouched
 from tests.report.records import eval_record, task_record
 

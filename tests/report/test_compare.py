@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from genesis_sft.errors import InputError
-from genesis_sft.evals.record import EvalRecord, PartScore, TaskRecord
+from genesis_sft.evals.record import EvalRecord
+from genesis_sft.evals.task_record import PartScore, TaskRecord
 from genesis_sft.report import paired
 from genesis_sft.report.changes import TaskChange
 from genesis_sft.report.compare import compare
@@ -121,19 +122,22 @@ BASE = eval_record(
 @pytest.mark.parametrize(
     ("other", "names"),
     [
-        (replace(BASE, tasks=()), "task piqa (acc) stands only in the record before training"),
+        (
+            replace(BASE, tasks=()),
+            "the one before training asked piqa (3 items), the one after training asked no benchmark",
+        ),
         (
             replace(BASE, tasks=(*BASE.tasks, task_record([1.0], task="mmlu"))),
-            "task mmlu (acc) stands only in the record after",
+            "before training asked piqa (3 items), the one after training asked mmlu (1 item), piqa (3 items)",
         ),
         (replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], metric="acc_norm"),)), "piqa (acc) stands only"),
         (
             replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], surface="chat"),)),
-            "task piqa (acc) stands only in the record before",
+            "asked piqa (3 items), the one after training asked piqa (chat) (3 items)",
         ),
         (
             replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], num_fewshot=5),)),
-            "task piqa (acc) stands only in the record before",
+            "asked piqa (3 items), the one after training asked piqa 5-shot (3 items)",
         ),
         (
             replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], prompt_hashes=("p0", "other", "p2")),)),
@@ -144,7 +148,10 @@ BASE = eval_record(
             "the right answer of document doc2 of piqa (acc) has the hash t2 before training and other after",
         ),
         (replace(BASE, plain_text=(held_out_record("other", [9.0], [3]),)), "passage of plain text sea stands only"),
-        (replace(BASE, tasks=(task_record([1.0, 0.0]),)), "piqa (acc) has 3 items before training and 2 after"),
+        (
+            replace(BASE, tasks=(task_record([1.0, 0.0]),)),
+            "asked piqa (3 items), the one after training asked piqa (2 items)",
+        ),
         (
             replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], docs=["doc0", "doc1", "other"]),)),
             "a document of piqa (acc), doc2 stands only in the record before",
@@ -161,6 +168,20 @@ def test_other_evaluations_are_refused_by_name(other: EvalRecord, names: str) ->
         compare(BASE, other)
     assert names in str(refused.value)
     assert refused.value.hint
+
+
+def test_what_was_asked_is_compared_before_settings_and_hashes_are_shown_in_short() -> None:
+    folders = [{"documents": {"piqa": digit * 64, "mmlu": "c" * 64}, "max_new_tokens": 256} for digit in "ab"]
+    before, after = (replace(BASE, settings=one) for one in folders)
+    with pytest.raises(InputError, match="asked piqa") as refused:
+        compare(before, replace(after, tasks=()))
+    assert "documents" not in str(refused.value)
+    assert "--tasks, --limit and --surfaces" in str(refused.value.hint)
+    with pytest.raises(InputError, match="max_new_tokens has 256 before training and 64 after"):
+        compare(before, replace(after, settings=after.settings | {"max_new_tokens": 64}))
+    with pytest.raises(InputError) as refused:
+        compare(before, after)
+    assert "the setting documents.piqa has aaaaaaaaaaaa… before training and bbbbbbbbbbbb… after" in str(refused.value)
 
 
 def test_settings_that_change_no_outcome_may_differ() -> None:

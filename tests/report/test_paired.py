@@ -115,6 +115,38 @@ def test_the_bootstrap_gives_numbers_whatever_it_is_given(rows: list[tuple[float
         assert found.low <= found.value <= found.high
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(3, 40), st.floats(-0.5, 0.5), st.booleans())
+def test_the_interval_of_nats_holds_what_its_test_does_not_refuse(
+    seed: int, n: int, shift: float, skewed: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    change = (random.exponential(1, n) - 1 if skewed else random.normal(0, 1, n)) + shift
+    found = paired.compare_totals([0.0] * n, change.tolist(), random.integers(1, 50, n).tolist(), draws=999)
+    assert found.p_value is not None
+    holds_zero = (found.low is None or found.low <= 0) and (found.high is None or found.high >= 0)
+    assert holds_zero == (found.p_value > 0.05)
+
+
+@pytest.mark.parametrize(("shift", "larger"), [(-1.07, "equal-tailed"), (-0.55, "symmetric")])
+def test_few_skewed_units_take_the_larger_of_two_p_values(shift: float, larger: str) -> None:
+    """Student's t of resamples, each from its own mean and deviation: their tails differ where units are skewed."""
+    change = np.random.default_rng(5).exponential(1, 30) + shift
+    resampled = change[np.random.default_rng(9).integers(0, 30, (20_000, 30))]
+    t_resampled = (resampled.mean(1) - change.mean()) / resampled.std(1, ddof=1) * math.sqrt(30)
+    t = change.mean() / change.std(ddof=1) * math.sqrt(30)
+    expected = {
+        "symmetric": float(np.mean(abs(t_resampled) >= abs(t))),
+        "equal-tailed": 2 * float(min(np.mean(t_resampled <= t), np.mean(t_resampled >= t))),
+    }
+    assert min(expected.values()) < 0.05 < expected[larger]
+    found = paired.compare_totals([0.0] * 30, change.tolist(), [1] * 30)
+    assert found.p_value == pytest.approx(expected[larger], abs=0.005)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0 < found.high  # that of the other test alone would not hold 0
+
+
 def test_the_bootstrap_is_near_students_test_where_that_is_right() -> None:
     # 60 normal differences: t(59) is 2.001 at 97.5 %
     differences = np.random.default_rng(0).normal(0.1, 1, 60)

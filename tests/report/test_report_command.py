@@ -67,6 +67,40 @@ def test_what_is_no_run_ends_with_2_and_a_hint(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [("verify",), ("write", "--out", "out")])
+@pytest.mark.parametrize(("change", "which"), [(-1, "an earlier"), (1, "a later")])
+def test_a_run_of_another_version_is_said_to_be_one(
+    words: tuple[str, ...],
+    change: int,
+    which: str,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for stage in ("before", "after", "held_out"):
+        file = run / stage / "manifest.json"
+        manifest = json.loads(file.read_text())
+        file.write_text(json.dumps(manifest | {"version": manifest["version"] + change}))
+    assert status(monkeypatch, words[0], run, *words[1:]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, (tmp_path / "out").exists()) == ("", False)
+    assert f"was written by {which} version of genesis-sft (stage before, version {2 + change}; this" in shown.err
+    assert "hint: Use that version for it, or run `genesis-sft run RECIPE` again with this one." in shown.err
+
+
+def test_a_recipe_of_another_version_is_not_blamed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(run / "recipe.yaml", "a") as recipe:
+        recipe.write("alignment: {steps: 3}\n")
+    assert status(monkeypatch, "verify", run) == 2
+    shown = capsys.readouterr().err
+    assert "was written by an earlier version of genesis-sft (or its recipe.yaml was changed since: " in shown
+    assert "alignment is no known key" in shown
+
+
 def test_a_report_is_written_to_another_folder_and_the_run_stays_as_it_is(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,11 +116,22 @@ def test_an_empty_mixture_has_empty_tables() -> None:
 
 def test_a_benchmark_row() -> None:
     assert tables.task_table([task_change()]).rows == (
-        ("piqa", "acc", "40.0 %", "50.0 %", "+10.0 (6.0 to 14.0)", "0.002", "5.6", "25.0 %", "1,000", "better"),
+        (
+            "piqa",
+            "acc",
+            "40.0 %",
+            "50.0 %",
+            "+10.0 (6.0 to 14.0) points",
+            "0.002",
+            "5.6 points",
+            "25.0 %",
+            "1,000",
+            "better",
+        ),
     )
 
 
-@pytest.mark.parametrize(("n", "cell"), [(9, "–"), (10, "5.6")])
+@pytest.mark.parametrize(("n", "cell"), [(9, "–"), (10, "5.6 points")])
 def test_so_few_items_that_no_claim_is_made_make_nothing_visible(n: int, cell: str) -> None:
     [row] = tables.task_table([task_change(n=n)]).rows
     assert row[6] == cell

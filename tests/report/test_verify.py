@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from genesis_sft.errors import RunDirError
-from genesis_sft.report.run_report import write_again
+from genesis_sft.report.run_report import STAGES_READ, write_again
 from genesis_sft.report.verify import REPORT_VERSION, verify_run
 from genesis_sft.run_dir import hash_file, read_manifest, write_json
 from genesis_sft.stages import STAGES
@@ -189,8 +189,8 @@ def test_pages_of_another_version_are_not_compared_but_all_else_is(run: Path, fi
     assert "its pages are not compared" in verify_run(run).table()
 
 
-def test_the_version_of_the_report_is_that_of_its_stage() -> None:
-    assert [stage.version for stage in STAGES if stage.name == "report"] == [REPORT_VERSION]
+def test_the_versions_that_are_read_are_those_that_the_stages_write() -> None:
+    assert {stage.name: stage.version for stage in STAGES} == STAGES_READ | {"report": REPORT_VERSION}
 
 
 def test_a_value_that_nothing_is_computed_from_is_found_by_its_hash(run: Path) -> None:

@@ -240,10 +240,10 @@ def test_another_family_is_scored_by_the_harness(
     bars = []
 
     def note(label: str, total: int, unit: str) -> Any:
-        bars.append((total, unit))
+        bars.append((label, total, unit))
         return console.progress(label, total, unit)
 
     monkeypatch.setattr("genesis_sft.evals.processes.progress", note)
     assert ours.loglikelihood(asked) == theirs.loglikelihood(asked, disable_tqdm=True)
-    assert bars == [(1, "requests")]
+    assert bars == [("tokenizing", 1, "requests"), ("", 1, "requests")]
     assert ours.num_tokens > 0
