@@ -52,7 +52,7 @@ class ProviderSection(Section):
     """Send requests as Message Batches: half the price, answers within minutes to hours (``anthropic`` only)."""
 
     price: PriceSection | None = None
-    """Prices of the model, where the shipped table (``genesis_sft/synthesis/prices.yaml``) does not know it."""
+    """Prices of the model, where the shipped table (``genesis_sft/synthesis/price/prices.yaml``) does not know it."""
 
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
     """Requests under way at once, at most; fewer while the provider says that it is too many."""

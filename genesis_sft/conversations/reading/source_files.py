@@ -90,6 +90,8 @@ def _source_file(path: Path, name: str, where: str) -> SourceFile:
     hint = "Correct the source's path; it is relative to the recipe."
     if path.is_dir():
         hint = f"Say which of its files, e.g. {path.name}/*.jsonl."
+    elif path.name == "conversations.jsonl" and not path.exists():
+        hint += " What `genesis-sft synthesize` is to write has to be written first."
     raise DataError(f"{where}expected a file of conversations at {path}, found {found}", hint=hint)
 
 

@@ -1,0 +1,1 @@
+"""What comes out: conversations, rejects, the data card."""

@@ -1,0 +1,1 @@
+"""What it costs: the price table, and the forecast."""

@@ -1,0 +1,134 @@
+"""Anthropic's Message Batches: many requests at half the price, answered within a day, in any order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from genesis_sft.recipe.synthesis import ProviderSection
+from genesis_sft.synthesis.asking.request import Answer, Fault, Request
+from genesis_sft.synthesis.providers.address import address_of
+from genesis_sft.synthesis.providers.clients import open_anthropic
+from genesis_sft.synthesis.providers.errors import ProviderError, Unanswerable, clean
+from genesis_sft.synthesis.providers.link import Link
+from genesis_sft.synthesis.providers.message_format import batch_item, read_message
+from genesis_sft.synthesis.providers.protocols import Batch
+from genesis_sft.synthesis.providers.tokens import read_tokens
+
+_PATH = "/v1/messages/batches"
+_PAGE = 100
+_ONLY_THIS_REQUEST = ("invalid_request_error", "request_too_large")
+_NO_REQUEST = ("authentication_error", "permission_error", "billing_error", "not_found_error")
+
+
+class AnthropicBatches:
+    """See `genesis_sft.synthesis.providers.protocols.Batches`.
+
+    Raises:
+        ProviderError: See `address_of`.
+    """
+
+    def __init__(self, section: ProviderSection) -> None:
+        address = address_of(section)
+        self._link = Link(open_anthropic(section, address), section, address, models_path="/v1/models")
+        self._key = address.key
+
+    async def create(self, requests: Sequence[Request]) -> Batch:
+        """Hand in requests; see `Batches.create`."""
+        body = b'{"requests":[' + b",".join(map(batch_item, requests)) + b"]}"
+        return _batch(await self._link.post(_PATH, body, limited=False))
+
+    async def poll(self, id: str) -> Batch:
+        """Return how far a batch is."""
+        return _batch(await self._link.get(f"{_PATH}/{quote(id, safe='')}"))
+
+    async def results(self, id: str) -> AsyncIterator[tuple[str, Answer | Fault | Unanswerable]]:
+        """Yield keys and what came of them; see `Batches.results`.
+
+        The address is made from the batch's id: the ``results_url`` in the provider's answer could lead, with the key,
+        anywhere.
+        """
+        problem: ProviderError | None = None
+        async for line in self._link.lines(f"{_PATH}/{quote(id, safe='')}/results"):
+            if not line.strip():
+                continue
+            key, found = self._result(line)
+            if isinstance(found, ProviderError):
+                problem = found  # only after the others, which were paid for
+            else:
+                yield key, found
+        if problem is not None:
+            raise problem
+
+    async def recent(self, since: datetime) -> list[Batch]:
+        """Return the batches created since, newest first, by the provider's clock: leave some minutes for yours."""
+        found: list[Batch] = []
+        after: str | None = None
+        while True:
+            params: dict[str, str | int] = {"limit": _PAGE} | ({} if after is None else {"after_id": after})
+            page = await self._link.get(_PATH, params)
+            entries = page.get("data")
+            if not isinstance(entries, list):
+                raise Fault("malformed", "the list of batches is no list")
+            batches = [_batch(entry) for entry in entries]
+            found += [batch for batch in batches if batch.created_at >= since]
+            if not batches or batches[-1].created_at < since or page.get("has_more") is not True:
+                return found
+            if batches[-1].id == after:
+                raise Fault("malformed", "the list of batches repeats itself")
+            after = batches[-1].id
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._link.close()
+
+    def _result(self, line: bytes) -> tuple[str, Answer | Fault | Unanswerable | ProviderError]:
+        """Return a line of results: ``{"custom_id": ..., "result": {"type": "succeeded", "message": {...}}}``."""
+        try:
+            value = orjson.loads(line)
+            key, result = value["custom_id"], value["result"]
+            kind = result["type"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise Fault(
+                "malformed", f"a line of the results is none: {clean(line[:80].decode(errors='replace'), self._key)}"
+            ) from None
+        if not isinstance(key, str):
+            raise Fault("malformed", "a line of the results names no request")
+        if kind == "succeeded":
+            try:
+                message = result.get("message")
+                return key, read_message(message if isinstance(message, dict) else {}, None)
+            except Fault as fault:
+                return key, fault
+        if kind in ("expired", "canceled"):
+            return key, Fault("expired", f"the batch ended before the request was processed ({kind})")
+        return key, self._failure(result.get("error"))
+
+    def _failure(self, error: Any) -> Fault | Unanswerable | ProviderError:
+        inner = error.get("error", error) if isinstance(error, dict) else {}
+        inner = inner if isinstance(inner, dict) else {}
+        kind = str(inner.get("type"))
+        message = clean(f"{inner.get('message') or 'no message'} ({kind})", self._key)
+        if kind in _ONLY_THIS_REQUEST:
+            return Unanswerable(message)
+        if kind in _NO_REQUEST:
+            return ProviderError(f"the provider refuses requests: {message}")
+        return Fault("overloaded" if kind in ("overloaded_error", "rate_limit_error") else "server error", message)
+
+
+def _batch(value: Any) -> Batch:
+    try:
+        counts = value["request_counts"]
+        waiting, succeeded = read_tokens(counts, "processing") or 0, read_tokens(counts, "succeeded") or 0
+        failed = sum(read_tokens(counts, name) or 0 for name in ("errored", "canceled", "expired"))
+        created_at = datetime.fromisoformat(value["created_at"])
+        if created_at.tzinfo is None or not isinstance(value["id"], str):
+            raise ValueError
+        ended = value["processing_status"] == "ended"
+    except (KeyError, TypeError, ValueError):
+        raise Fault("malformed", "the answer is no batch of the Message Batches API", maybe_paid=True) from None
+    return Batch(value["id"], created_at, waiting + succeeded + failed, ended, waiting, succeeded, failed)

@@ -1,0 +1,76 @@
+"""What the rest of the program knows of a provider."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from genesis_sft.synthesis.asking.request import Answer, Fault, Request
+from genesis_sft.synthesis.providers.errors import Unanswerable
+
+
+class Provider(Protocol):
+    """Answers requests one by one; many may be under way at once."""
+
+    async def ask(self, request: Request) -> Answer:
+        """Return the answer.
+
+        Raises:
+            Fault: None came; asking again may help.
+            Unanswerable: None will come to this request.
+            ProviderError: None will come to any request like it.
+        """
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch of requests at the provider.
+
+    Attributes:
+        id: The provider's name for it.
+        created_at: By the provider's clock.
+        count: Requests in it.
+        ended: Whether its results can be fetched.
+        waiting: Requests that are not done yet.
+        succeeded: Requests that were answered.
+        failed: Requests that ended with an error, expired or were cancelled.
+    """
+
+    id: str
+    created_at: datetime
+    count: int
+    ended: bool = False
+    waiting: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+
+class Batches(Protocol):
+    """Answers many requests together, within a day. All of it raises `Fault` and `ProviderError`."""
+
+    async def create(self, requests: Sequence[Request]) -> Batch:
+        """Hand in requests with different keys, within `MAX_BATCH_REQUESTS` and `MAX_BATCH_BYTES`.
+
+        A `Fault` that is ``maybe_paid`` leaves open whether the batch exists: look for it with `recent`.
+        """
+
+    async def poll(self, id: str) -> Batch:
+        """Return how far a batch is."""
+
+    def results(self, id: str) -> AsyncIterator[tuple[str, Answer | Fault | Unanswerable]]:
+        """Yield the keys of an ended batch with what came of them, in any order, as they arrive.
+
+        Raises:
+            Fault: The download broke off; what came before it is right, and asking again starts anew.
+        """
+
+    async def recent(self, since: datetime) -> list[Batch]:
+        """Return the batches that were created at ``since`` or later, newest first."""
+
+    async def close(self) -> None:
+        """Close the connections."""

@@ -1,0 +1,1 @@
+"""Every request, answer and dollar, on the disk before it counts."""

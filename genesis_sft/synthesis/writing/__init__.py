@@ -1,0 +1,1 @@
+"""The plan carried out: workers or batches, pace, stops."""

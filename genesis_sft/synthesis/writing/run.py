@@ -1,0 +1,56 @@
+"""A project written to its end, as far as budget, provider and user let it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from genesis_sft.console import progress
+from genesis_sft.errors import RunDirError
+from genesis_sft.synthesis.project import Project
+from genesis_sft.synthesis.providers import open_batches, open_provider
+from genesis_sft.synthesis.store.job_store import JobStore
+from genesis_sft.synthesis.store.replay import survey
+from genesis_sft.synthesis.writing.stopping import stop_requests
+from genesis_sft.synthesis.writing.write import write
+from genesis_sft.synthesis.writing.write_batches import write_batches
+from genesis_sft.synthesis.writing.written import Written
+
+
+def write_project(project: Project) -> Written | None:
+    """Have the conversations written that the store does not hold yet.
+
+    Returns:
+        What became of those that were open; ``None`` where there were none.
+
+    Raises:
+        RecipeError: The model has a price, and the recipe no budget.
+        RunDirError: Another process writes to the store, it cannot be written, or another file lies there.
+        Stopped: The user asked for it, or the provider answers no more; every answer is kept.
+        GenesisError: The provider takes no requests of ours, e.g. for want of a key.
+    """
+    project.require_budget()
+    try:
+        project.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirError(f"expected a folder to write to at {project.out}: {error.strerror}") from None
+    with JobStore.open(project.store_path, budget=project.budget) as store:
+        return asyncio.run(_write(project, store))
+
+
+async def _write(project: Project, store: JobStore) -> Written | None:
+    chain, price, section, planned = project.chain, project.price, project.section, len(project.scenarios)
+    rest = survey(chain, project.scenarios, store).open
+    if not rest and not store.open_batches():
+        return None
+    with stop_requests() as stop, progress("writing", planned, "conversations", done=planned - len(rest)) as bar:
+        if section.provider.batches:
+            batches = open_batches(section.provider)
+            try:
+                return await write_batches(chain, rest, batches, store, price, section, stop=stop, progress=bar)
+            finally:
+                await batches.close()
+        provider = open_provider(section.provider)
+        try:
+            return await write(chain, rest, provider, store, price, section, stop=stop, progress=bar)
+        finally:
+            await provider.close()

@@ -1,0 +1,301 @@
+"""Batches: what is at the provider is never sent again, and a crash between sending and recording is mended."""
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genesis_sft.errors import InputError, Stopped
+from genesis_sft.synthesis.asking.request import Answer, Fault, Request, Usage
+from genesis_sft.synthesis.planning.scenario import Scenario
+from genesis_sft.synthesis.providers import Batch, ProviderError, Unanswerable
+from genesis_sft.synthesis.store.job_store import JobStore
+from genesis_sft.synthesis.writing import batch_mending, pace, write_batches
+from genesis_sft.synthesis.writing.written import Written
+from tests.synthesis.writing import FlatPrice, NoProgress, TinyChain, answer, scenario, section, text_for
+
+Result = Answer | Fault | Unanswerable
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(write_batches, "FIRST_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(batch_mending, "SETTLE_SECONDS", 0.0)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing after it runs."""
+
+
+class TinyBatches:
+    """A provider's batches, which outlive the runs that talk to it.
+
+    Args:
+        behave: Called with each request of a batch and the number of times it was sent; ``None``: an answer.
+    """
+
+    def __init__(self, behave: Callable[[Request, int], Result | None] = lambda asked, tries: None) -> None:
+        self._behave = behave
+        self.at_provider: dict[str, tuple[Batch, dict[str, Result]]] = {}
+        self.sent: list[str] = []
+        self.faults: list[Fault] = []  # of the next creations
+        self.fault_after_creation = False
+        self.killed_after_creation = False
+        self.breaks: list[int] = []  # after how many results the next downloads break off
+        self.billed = 0
+
+    async def create(self, requests: Sequence[Request]) -> Batch:
+        if self.faults and not self.fault_after_creation:
+            raise self.faults.pop(0)
+        keys = [request.key for request in requests]
+        assert len(set(keys)) == len(keys)
+        results = {}
+        for request, key in zip(requests, keys, strict=True):
+            self.sent.append(key)
+            results[key] = self._behave(request, self.sent.count(key)) or answer(text_for(request))
+            self.billed += 15 if isinstance(results[key], Answer) else 0
+        batch = Batch(f"batch{len(self.at_provider)}", datetime.now(UTC), len(keys), waiting=len(keys))
+        self.at_provider[batch.id] = (batch, results)
+        if self.killed_after_creation:
+            self.killed_after_creation = False
+            raise Killed
+        if self.faults:
+            raise self.faults.pop(0)
+        return batch
+
+    async def poll(self, id: str) -> Batch:
+        batch, results = self.at_provider[id]
+        done = replace(batch, ended=batch.waiting == 0)
+        self.at_provider[id] = (replace(batch, waiting=batch.waiting // 4), results)
+        return done
+
+    async def results(self, id: str) -> AsyncIterator[tuple[str, Result]]:
+        batch, results = self.at_provider[id]
+        assert batch.waiting == 0, "results were asked for before the batch had ended"
+        items = list(results.items())
+        random.Random(id).shuffle(items)
+        breaks_after = self.breaks.pop(0) if self.breaks else len(items)
+        for item in itertools.islice(items, breaks_after):
+            yield item
+        if breaks_after < len(items):
+            raise Fault("cut off", "the download broke off")
+
+    async def recent(self, since: datetime) -> list[Batch]:
+        return [batch for batch, _ in reversed(self.at_provider.values()) if batch.created_at >= since]
+
+    async def close(self) -> None:
+        pass
+
+
+def run(
+    folder: Path,
+    batches: TinyBatches,
+    plan: Sequence[Scenario],
+    *,
+    budget: int | None = None,
+    stop: asyncio.Event | None = None,
+    **settings: Any,
+) -> Written:
+    async def work() -> Written:
+        with JobStore.open(folder / "requests.sqlite", budget=budget) as store:
+            return await write_batches.write_batches(
+                TinyChain(), plan, batches, store, FlatPrice(), section(batches=True, **settings),  # type: ignore[arg-type]
+                stop=stop or asyncio.Event(), progress=NoProgress(),
+            )  # fmt: skip
+
+    return asyncio.run(work())
+
+
+def plan_of(count: int, turns: int = 2) -> list[Scenario]:
+    return [scenario(number, turns) for number in range(count)]
+
+
+def money(folder: Path) -> tuple[int, int, int]:
+    with JobStore.read(folder / "requests.sqlite") as store:
+        totals = store.totals()
+        return totals.spent, totals.maybe_spent, totals.reserved
+
+
+def test_conversations_go_forward_together(tmp_path: Path) -> None:
+    batches = TinyBatches()
+    written = run(tmp_path, batches, plan_of(30))
+    assert (written.finished, written.unfinished) == (30, 0)
+    assert len(batches.at_provider) == 4  # a wave for each of question, draft, question, draft
+    assert len(set(batches.sent)) == len(batches.sent) == 30 * 4
+    assert money(tmp_path) == (batches.billed, 0, 0)
+    again = TinyBatches()
+    assert run(tmp_path, again, plan_of(30)).finished == 30
+    assert again.sent == []
+
+
+def test_waves_are_cut_to_what_the_provider_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_batches, "MAX_BATCH_REQUESTS", 7)
+    batches = TinyBatches()
+    assert run(tmp_path, batches, plan_of(30, turns=1)).finished == 30
+    assert sorted(batch.count for batch, _ in batches.at_provider.values()) == sorted([7, 7, 7, 7, 2] * 2)
+
+
+def test_expired_and_errored_items_are_sent_again_and_invalid_ones_end_their_conversation(tmp_path: Path) -> None:
+    def behave(asked: Request, tries: int) -> Result | None:
+        if asked.step == "draft" and tries <= 2 and asked.scenario in (3, 4):
+            return Fault("expired" if asked.scenario == 3 else "server error", "later")
+        return Unanswerable("invalid") if asked.scenario == 5 else None
+
+    batches = TinyBatches(behave)
+    written = run(tmp_path, batches, plan_of(10, turns=1))
+    assert (written.finished, written.ended, written.unfinished) == (9, 1, 0)
+    assert len(batches.sent) == 10 + 9 + 2 + 2
+    assert money(tmp_path) == (batches.billed, 0, 0)
+
+
+def test_an_item_that_keeps_failing_leaves_its_conversation_for_the_next_run(tmp_path: Path) -> None:
+    batches = TinyBatches(lambda asked, tries: Fault("expired", "late") if asked.scenario == 3 else None)
+    written = run(tmp_path, batches, plan_of(10, turns=1), attempts=2)
+    assert (written.finished, written.unfinished) == (9, 1)
+    assert len(batches.sent) == 2 * 10 + 1 - 1
+
+
+def test_a_download_that_breaks_off_is_taken_up_again(tmp_path: Path) -> None:
+    batches = TinyBatches()
+    batches.breaks = [0, 13, 29]
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert len(batches.sent) == 120
+    assert money(tmp_path) == (batches.billed, 0, 0)
+
+
+def test_an_item_without_a_result_may_have_been_paid_for(tmp_path: Path) -> None:
+    class Forgetful(TinyBatches):
+        async def results(self, id: str) -> AsyncIterator[tuple[str, Result]]:
+            async for number, item in _enumerate(super().results(id)):
+                if not (id == "batch0" and number == 0):
+                    yield item
+
+    batches = Forgetful()
+    assert run(tmp_path, batches, plan_of(5, turns=1)).finished == 5
+    assert len(batches.sent) == 11
+    assert money(tmp_path)[1] == 500
+
+
+async def _enumerate(items: AsyncIterator[Any]) -> AsyncIterator[tuple[int, Any]]:
+    number = 0
+    async for item in items:
+        yield number, item
+        number += 1
+
+
+@pytest.mark.parametrize("reached_provider", [True, False])
+def test_killed_between_sending_a_batch_and_recording_it(tmp_path: Path, reached_provider: bool) -> None:
+    """Other people's batches of the same size lie at the provider too."""
+    batches = TinyBatches()
+    strangers = TinyBatches()
+    run_folder = tmp_path / "strangers"
+    run_folder.mkdir()
+    run(run_folder, strangers, [scenario(number, 1) for number in range(100, 130)])
+    for name, found in strangers.at_provider.items():
+        batches.at_provider[f"other-{name}"] = found[0].__class__(f"other-{name}", datetime.now(UTC), 30), found[1]
+    if reached_provider:
+        batches.killed_after_creation = True
+        with pytest.raises(Killed):
+            run(tmp_path, batches, plan_of(30))
+    else:
+        create = batches.create
+
+        async def kill(requests: Sequence[Request]) -> Batch:
+            raise Killed
+
+        batches.create = kill  # type: ignore[method-assign]
+        with pytest.raises(Killed):
+            run(tmp_path, batches, plan_of(30))
+        batches.create = create  # type: ignore[method-assign]
+    assert money(tmp_path) == (0, 0, 30 * 500)
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert len(set(batches.sent)) == len(batches.sent) == 120
+    assert money(tmp_path) == (batches.billed, 0, 0)
+
+
+def test_a_creation_without_an_answer_is_looked_for_before_anything_is_sent_again(tmp_path: Path) -> None:
+    batches = TinyBatches()
+    batches.faults, batches.fault_after_creation = [Fault("cut off", "no answer", maybe_paid=True)], True
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert len(set(batches.sent)) == len(batches.sent) == 120
+
+
+def test_a_creation_that_was_refused_for_now_is_tried_again(tmp_path: Path) -> None:
+    batches = TinyBatches()
+    batches.faults = [Fault("rate limit", "slow"), Fault("cut off", "before it arrived", maybe_paid=True)]
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert len(batches.sent) == 120
+    assert money(tmp_path) == (batches.billed, 0, 0)
+
+
+def test_a_creation_that_is_refused_ends_the_run_and_costs_nothing(tmp_path: Path) -> None:
+    batches = TinyBatches()
+
+    async def refuse(requests: Sequence[Request]) -> Batch:
+        raise ProviderError("the key is wrong")
+
+    batches.create = refuse  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="the key is wrong"):
+        run(tmp_path, batches, plan_of(30))
+    assert money(tmp_path) == (0, 0, 0)
+
+
+def test_a_provider_that_never_answers_ends_the_run(tmp_path: Path) -> None:
+    batches = TinyBatches()
+    batches.faults = [Fault("connection", "connection refused")] * 100
+    with pytest.raises(InputError, match="connection refused"):
+        run(tmp_path, batches, plan_of(30), attempts=3)
+    assert len(batches.faults) == 97
+    assert money(tmp_path) == (0, 0, 0)
+
+
+def test_stopped_while_a_batch_is_at_the_provider_and_collected_by_the_same_command(tmp_path: Path) -> None:
+    batches, stop = TinyBatches(), asyncio.Event()
+    poll = batches.poll
+
+    async def slow(id: str) -> Batch:
+        stop.set()
+        return replace(await poll(id), ended=False)
+
+    batches.poll = slow  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match="1 batches stay at the provider"):
+        run(tmp_path, batches, plan_of(30), stop=stop)
+    assert money(tmp_path) == (0, 0, 30 * 500)
+    batches.poll = poll  # type: ignore[method-assign]
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert len(set(batches.sent)) == len(batches.sent) == 120
+
+
+@pytest.mark.parametrize("budget", [400, 5_000, 16_000])
+def test_the_budget_covers_every_batch_and_is_used_up(tmp_path: Path, budget: int) -> None:
+    def behave(asked: Request, tries: int) -> Result | None:
+        return answer("long", usage=Usage(output=1000)) if asked.scenario % 3 == 0 else None
+
+    batches = TinyBatches(behave)
+    written = run(tmp_path, batches, plan_of(30), budget=budget)
+    spent, maybe, reserved = money(tmp_path)
+    assert spent + maybe <= budget
+    assert reserved == 0
+    assert written.unfinished > 0
+    assert written.why is not None
+    assert "budget" in written.why
+    assert budget - spent < 500  # what is left covers no request
+
+
+def test_a_batch_of_other_prompts_is_collected_and_not_used(tmp_path: Path) -> None:
+    batches = TinyBatches()
+    batches.killed_after_creation = True
+    with pytest.raises(Killed):
+        run(tmp_path, batches, plan_of(30))
+    fewer = run(tmp_path, batches, plan_of(3))  # a smaller plan: the rest of the batch is taken in all the same
+    assert fewer.finished == 3
+    with JobStore.read(tmp_path / "requests.sqlite") as store:
+        assert len(store.scenarios()) == 30
+        assert store.totals().answered == 30 + 9
