@@ -98,9 +98,9 @@ def compare_in_clusters(
     value, error = clustered_mean_and_error(differences, clusters)
     if len(names) < 2:
         return PairedDifference(value, None, None, None, 1.0)
-    if not np.any(differences):
+    if not np.any(totals):
         # flipped signs of zeros know no spread; the score interval knows how often an item can change unseen
-        return PairedDifference(value, error, *tango_interval(0, 0, len(differences)), 1.0)
+        return PairedDifference(value, error, *tango_interval(*count_flips(before, after), len(differences)), 1.0)
     signs = np.random.default_rng(_SEED).integers(0, 2, (draws, len(names))).astype(np.float64) * 2 - 1
     flipped, weights = signs @ totals, signs @ sizes  # (draws,)
     farther = int(np.count_nonzero(np.abs(flipped) >= abs(totals.sum()) - 1e-9))

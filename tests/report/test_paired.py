@@ -203,3 +203,13 @@ def test_subjects_in_which_nothing_changed_leave_an_interval() -> None:
     assert (found.low, found.high) == paired.tango_interval(0, 0, 40)
     assert found.low < 0 < found.high
     assert found.p_value == 1
+
+
+def test_changes_that_cancel_within_their_subject_leave_an_interval() -> None:
+    """One item of a subject got right, another got wrong: no subject moved, and yet items did."""
+    before, subjects = [1.0, 0.0] * 20, [number // 4 for number in range(40)]
+    after = [0.0, 1.0, *before[2:]]
+    found = paired.compare_in_clusters(before, after, subjects)
+    assert (found.low, found.high) == paired.tango_interval(1, 1, 40)
+    assert found.low < 0 < found.high
+    assert found.p_value == 1
