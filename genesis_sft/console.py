@@ -84,21 +84,21 @@ def _bar(label: str, total: float, unit: str, done: float) -> Iterator[Progress]
     from rich.progress import Progress as RichProgress
 
     columns = (
-        TextColumn("  {task.description}"),
+        TextColumn("  {task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn(_one_line(unit), markup=False),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as rich_progress:
-        task = rich_progress.add_task(label, total=total, completed=int(done), note="")
+        task = rich_progress.add_task(_one_line(label), total=total, completed=int(done), note="")
 
         class Bar:
             def advance(self, amount: float = 1, note: str = "") -> None:
-                rich_progress.update(task, advance=amount, note=note)
+                rich_progress.update(task, advance=amount, note=_one_line(note))
 
         yield Bar()
 
@@ -122,6 +122,10 @@ class _PlainProgress:
         eta = format_duration(max(0.0, self._total - self._done) / rate)
         tail = f"  {note}" if note else ""
         say(f"  {self._label}: {self._done:g} of {self._total:g} {self._unit}, ETA {eta}{tail}")
+
+
+def _one_line(text: str) -> str:
+    return visible(text).replace("\n", " ")
 
 
 def _visible(character: str) -> str:

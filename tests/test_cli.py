@@ -326,8 +326,8 @@ def test_what_is_no_command_of_eval_is_a_model(arguments: list[str], tmp_path: P
 
 
 def test_eval_without_a_model() -> None:
-    assert_refused(genesis("eval"), "Missing argument 'MODEL'", "hint: genesis-sft --help")
-    assert_refused(genesis("eval", "judge"), "Missing argument 'FILE'", "hint: genesis-sft --help")
+    assert_refused(genesis("eval"), "Missing argument 'MODEL'", "hint: `genesis-sft eval --help`")
+    assert_refused(genesis("eval", "judge"), "Missing argument 'FILE'", "hint: `genesis-sft eval judge --help`")
 
 
 def test_a_table_of_results_is_judged(tmp_path: Path) -> None:

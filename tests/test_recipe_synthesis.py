@@ -68,3 +68,11 @@ def test_a_key_in_an_address_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load_synthesis(write(tmp_path, ALONE + "  provider: {base_url: 'http://me:secret@server/v1'}\n"))
     assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_only_says_what_to_write_is_no_recipe_and_says_which_command_takes_it(tmp_path: Path) -> None:
+    path = write(tmp_path, ALONE)
+    with pytest.raises(RecipeError, match="only says what to write") as refused:
+        load_recipe(path)
+    assert refused.value.hint is not None
+    assert f"genesis-sft synthesize {path}" in refused.value.hint

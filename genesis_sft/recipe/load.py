@@ -30,7 +30,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: The file is missing or no YAML, has an unknown key, a wrong type or an impossible combination.
     """
     path = Path(path)
-    return _with_absolute_paths(check(*_read(path, overrides), Recipe, path), path)
+    values, places = _read(path, overrides)
+    if "synthesis" in values and not {"base", "data", "training"} & values.keys():
+        raise RecipeError(
+            f"{path}: expected a recipe with base, data and training, found one that only says what to write",
+            hint=f"`genesis-sft synthesize {path}` has its conversations written.",
+        )
+    return _with_absolute_paths(check(values, places, Recipe, path), path)
 
 
 def load_synthesis(path: str | Path, overrides: Sequence[str] = ()) -> SynthesisRecipe:

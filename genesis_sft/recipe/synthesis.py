@@ -23,7 +23,8 @@ class PriceSection(Section):
     """Tokens of an answer."""
 
     cache_write: Price | None = None
-    """Tokens of a request that are written to the provider's prompt cache; as ``input`` when absent."""
+    """Tokens of a request that are written to the provider's prompt cache; when absent, 1.25 times ``input`` for
+    ``anthropic``, which is always asked to cache and takes that much, and as ``input`` for ``openai``."""
 
     cache_read: Price | None = None
     """Tokens of a request that the cache holds; as ``input`` when absent."""

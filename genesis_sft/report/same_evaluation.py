@@ -86,8 +86,8 @@ def refuse_other_questions(before: Sequence[TaskRecord], after: Sequence[TaskRec
     old, new = ({one.label: one.n for one in tasks} for tasks in (before, after))
     if old != new:
         raise InputError(
-            "expected two records of the same evaluation; the one before training asked "
-            f"{_in_words(old)}, the one after training asked {_in_words(new)}",
+            "expected two records of the same evaluation; the one given as BEFORE asked "
+            f"{_in_words(old)}, the one given as AFTER asked {_in_words(new)}",
             hint=_SAME_QUESTIONS,
         )
 
@@ -137,10 +137,10 @@ def note_other_rounding(before: Mapping[str, Any], after: Mapping[str, Any]) -> 
 def refuse_unless_same(what: str, before: Iterable[str], after: Iterable[str]) -> None:
     """Refuse two collections that do not hold the same things; name the first that only one of them holds."""
     old, new = dict.fromkeys(before), dict.fromkeys(after)
-    for side, names, others in (("before", old, new), ("after", new, old)):
+    for side, names, others in (("BEFORE", old, new), ("AFTER", new, old)):
         for name in names:
             if name not in others:
-                found = f"{what} {short(name)} stands only in the record {side} training"
+                found = f"{what} {short(name)} stands only in the record given as {side}"
                 raise InputError(f"expected two records of the same evaluation; {found}", hint=_HINT)
 
 
@@ -152,6 +152,6 @@ def short(document: str) -> str:
 def refuse(what: str, before: str, after: str) -> None:
     """Refuse, saying what it is and how it was before and after."""
     raise InputError(
-        f"expected two records of the same evaluation; {what} has {before} before training and {after} after",
+        f"expected two records of the same evaluation; {what} has {before} in BEFORE and {after} in AFTER",
         hint=_HINT,
     )

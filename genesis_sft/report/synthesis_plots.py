@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from genesis_sft.report.drawing import short
 from genesis_sft.synthesis.output.card import WRITTEN_BY
@@ -39,11 +40,12 @@ def plot_card(card: Mapping[str, Any], path: Path) -> None:
     """
     counts = card["conversations"]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(11, 8), layout="constrained", facecolor="white")
+        layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)  # inches; the title stands off the edges
+        figure = Figure(figsize=(11, 8), layout=layout, facecolor="white")
         grid: Any = figure.subplots(2, 2, height_ratios=(5, 4))
         figure.suptitle(
-            f"{counts['kept']:,} conversations kept; {counts['finished']:,} finished, {counts['planned']:,} planned",
-            x=0.01,
+            f"{counts['kept']:,} of {counts['finished']:,} finished conversations kept; {counts['planned']:,} planned",
+            x=0.015,
             ha="left",
             fontsize=11,
         )
@@ -82,7 +84,7 @@ def _draw_openings(axes: Axes, answers: Mapping[str, Any], num_conversations: in
     _label_rows(axes, [f"{opening} …" for opening, _ in openings])
     effective = f"{answers['effective_openings']:,.0f}"
     axes.set_title("Commonest openings of answers", **_TITLE)
-    axes.set_xlabel(f"share of the conversations, %; effective number of openings: {effective}")
+    axes.set_xlabel(f"share of the conversations, %\neffective number of openings: {effective}")
 
 
 def _draw_lengths(axes: Axes, areas: Mapping[str, Any]) -> None:

@@ -75,7 +75,7 @@ class Project:
 
     @contextmanager
     def reading(self) -> Iterator[ReadStore | None]:
-        """Open the store to look into it, also while another process writes; ``None`` where there is none yet.
+        """Look into the store as it is now, also while another process writes; ``None`` where there is none yet.
 
         Raises:
             RunDirError: Another file lies there, or it is damaged.
@@ -83,7 +83,7 @@ class Project:
         if not self.store_path.exists():
             yield None
             return
-        with JobStore.read(self.store_path) as store:
+        with JobStore.read(self.store_path) as store, store.snapshot():
             yield store
 
     @property

@@ -22,7 +22,7 @@ class Status:
         planned: Conversations of the plan, or of its beginning that was asked for.
         finished: Those whose answers are all there.
         ended: Reason to number of those that cannot go on.
-        under_way: Those that have some answers.
+        under_way: Those that have some answers, or a request under way.
         stale: Answers that are out of use: the prompts, the model or the steps are others now.
         totals: Requests, attempts, tokens and money, of the whole store.
         steps: Sums over the answers to each step.
@@ -73,7 +73,7 @@ class Status:
 
     @property
     def to_begin(self) -> int:
-        """Conversations of which nothing was answered yet."""
+        """Conversations of which nothing was answered yet, and nothing is under way."""
         return self.planned - self.finished - sum(self.ended.values()) - self.under_way
 
 

@@ -111,6 +111,22 @@ def test_a_run_is_answered_with_where_its_models_are(tmp_path, command):
     assert refused.value.hint == f"Its tuned model is {tuned}, its base model is {base}."
 
 
+@pytest.mark.parametrize("command", ["eval", "chat"])
+def test_a_copy_of_a_run_without_its_hidden_file_is_known_too(tmp_path, command):
+    (tmp_path / "recipe.yaml").touch()
+    (tmp_path / "export" / "model").mkdir(parents=True)
+    with pytest.raises(InputError, match="found the folder of a run") as refused:
+        app([command, str(tmp_path)], standalone_mode=False)
+    assert str(tmp_path / "export" / "model") in refused.value.hint
+
+
+@pytest.mark.parametrize("command", ["eval", "chat"])
+def test_a_name_that_only_recipes_know_is_answered_with_how_to_come_by_a_folder(command):
+    with pytest.raises(InputError, match="names of this kind are for recipes") as refused:
+        app([command, "package:smollm2-135m-instruct"], standalone_mode=False)
+    assert "base/model" in refused.value.hint
+
+
 def test_another_evaluation_is_replaced_when_asked_to(tiny_base, folder, tmp_path, capsys):
     out = tmp_path / "out"
     for limit, more in ((2, []), (1, ["--replace"])):

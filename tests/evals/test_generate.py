@@ -3,7 +3,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from genesis_sft.errors import ModelError
-from genesis_sft.evals.generate import _penalize, generate_greedily
+from genesis_sft.evals.generate import generate_greedily, penalize
 from tests.conftest import build_llama
 
 PROMPTS = [[5, 9, 30], [8, 40, 41, 42, 43, 44, 45, 46], [60], [61, 62, 63, 64, 65]]
@@ -65,10 +65,10 @@ def test_weights_that_are_no_numbers_give_an_error_and_no_answer():
 def test_repetition_penalty_by_hand():
     """Only tokens of the answer so far count: positive logits are divided by the penalty, negative ones multiplied."""
     logits = torch.tensor([[3.0, 2.9, -1.0, -1.05], [3.0, 2.9, -1.0, -1.05]])
-    penalized = _penalize(logits, [[0, 2, 0], []], 1.1)
+    penalized = penalize(logits, [[0, 2, 0], []], 1.1)
     assert penalized.tolist()[0] == pytest.approx([3.0 / 1.1, 2.9, -1.1, -1.05])
     assert penalized.tolist()[1] == logits.tolist()[1]
-    assert _penalize(logits, [[0], [1]], 1.0) is logits
+    assert penalize(logits, [[0], [1]], 1.0) is logits
 
 
 def test_repetition_penalty_breaks_a_circle(model):

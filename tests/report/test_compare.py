@@ -124,43 +124,43 @@ BASE = eval_record(
     [
         (
             replace(BASE, tasks=()),
-            "the one before training asked piqa (3 items), the one after training asked no benchmark",
+            "the one given as BEFORE asked piqa (3 items), the one given as AFTER asked no benchmark",
         ),
         (
             replace(BASE, tasks=(*BASE.tasks, task_record([1.0], task="mmlu"))),
-            "before training asked piqa (3 items), the one after training asked mmlu (1 item), piqa (3 items)",
+            "BEFORE asked piqa (3 items), the one given as AFTER asked mmlu (1 item), piqa (3 items)",
         ),
         (replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], metric="acc_norm"),)), "piqa (acc) stands only"),
         (
             replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], surface="chat"),)),
-            "asked piqa (3 items), the one after training asked piqa (chat) (3 items)",
+            "asked piqa (3 items), the one given as AFTER asked piqa (chat) (3 items)",
         ),
         (
             replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], num_fewshot=5),)),
-            "asked piqa (3 items), the one after training asked piqa 5-shot (3 items)",
+            "asked piqa (3 items), the one given as AFTER asked piqa 5-shot (3 items)",
         ),
         (
             replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], prompt_hashes=("p0", "other", "p2")),)),
-            "the prompt of document doc1 of piqa (acc) has the hash p1 before training and other after",
+            "the prompt of document doc1 of piqa (acc) has the hash p1 in BEFORE and other in AFTER",
         ),
         (
             replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], target_hashes=("t0", "t1", "other")),)),
-            "the right answer of document doc2 of piqa (acc) has the hash t2 before training and other after",
+            "the right answer of document doc2 of piqa (acc) has the hash t2 in BEFORE and other in AFTER",
         ),
         (replace(BASE, plain_text=(held_out_record("other", [9.0], [3]),)), "passage of plain text sea stands only"),
         (
             replace(BASE, tasks=(task_record([1.0, 0.0]),)),
-            "asked piqa (3 items), the one after training asked piqa (2 items)",
+            "asked piqa (3 items), the one given as AFTER asked piqa (2 items)",
         ),
         (
             replace(BASE, tasks=(task_record([1.0, 0.0, 1.0], docs=["doc0", "doc1", "other"]),)),
-            "a document of piqa (acc), doc2 stands only in the record before",
+            "a document of piqa (acc), doc2 stands only in the record given as BEFORE",
         ),
         (replace(BASE, held_out=(held_out_record("his", [2.0, 3.0], [4, 5]),)), "held-out source mine stands only"),
         (replace(BASE, held_out=(held_out_record("mine", [2.0, 3.0], [4, 6]),)), "held-out source mine has 2"),
         (replace(BASE, chat=(chat_answer("b"),)), "chat prompt a: "),
         (replace(BASE, chat=(chat_answer("a", messages=({"role": "user", "content": "Else?"},)),)), "chat prompt a: "),
-        (replace(BASE, settings={"max_new_tokens": 64}), "the setting max_new_tokens has 256 before training and 64"),
+        (replace(BASE, settings={"max_new_tokens": 64}), "the setting max_new_tokens has 256 in BEFORE and 64"),
     ],
 )
 def test_other_evaluations_are_refused_by_name(other: EvalRecord, names: str) -> None:
@@ -177,11 +177,11 @@ def test_what_was_asked_is_compared_before_settings_and_hashes_are_shown_in_shor
         compare(before, replace(after, tasks=()))
     assert "documents" not in str(refused.value)
     assert "--tasks, --limit and --surfaces" in str(refused.value.hint)
-    with pytest.raises(InputError, match="max_new_tokens has 256 before training and 64 after"):
+    with pytest.raises(InputError, match="max_new_tokens has 256 in BEFORE and 64 in AFTER"):
         compare(before, replace(after, settings=after.settings | {"max_new_tokens": 64}))
     with pytest.raises(InputError) as refused:
         compare(before, after)
-    assert "the setting documents.piqa has aaaaaaaaaaaa… before training and bbbbbbbbbbbb… after" in str(refused.value)
+    assert "the setting documents.piqa has aaaaaaaaaaaa… in BEFORE and bbbbbbbbbbbb… in AFTER" in str(refused.value)
 
 
 def test_settings_that_change_no_outcome_may_differ() -> None:

@@ -81,7 +81,7 @@ def test_examples_are_spread_over_all_subjects() -> None:
 
 
 def test_rows_of_other_items_are_refused() -> None:
-    with pytest.raises(InputError, match="an item 1 of piqa, raw, 0-shot, stands only in the record before"):
+    with pytest.raises(InputError, match="an item 1 of piqa, raw, 0-shot, stands only in the record given as BEFORE"):
         find_flips([task_change()], [row(0, True), row(1, True)], [row(0, True)])
 
 

@@ -61,7 +61,7 @@ def test_scores_of_another_data_type_are_refused(tmp_path: Path) -> None:
     folders = [
         write(tmp_path / dtype, rows, config={"model_dtype": f"torch.{dtype}"}) for dtype in ("float32", "bfloat16")
     ]
-    with pytest.raises(InputError, match="the setting dtype has float32 before training and bfloat16 after"):
+    with pytest.raises(InputError, match="the setting dtype has float32 in BEFORE and bfloat16 in AFTER"):
         compare(*read_pair(*folders))
 
 

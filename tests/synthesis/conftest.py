@@ -47,7 +47,7 @@ class LoopbackServer:
 
     def answered_keys(self) -> list[str]:
         """Keys of the requests and items that it answered whole, in order; twice, if answered twice."""
-        broken = ("hang", "disconnect", "cut_off", "malformed", "wrong_shape")
+        broken = ("hang", "disconnect", "cut_off", "malformed", "wrong_shape", "long")
         return [
             entry["key"]
             for entry in self.log()

@@ -16,7 +16,7 @@ from genesis_sft.synthesis.asking.request import Request
 from genesis_sft.synthesis.project import Project
 from genesis_sft.synthesis.store.job_store import JobStore, ReadStore
 from genesis_sft.synthesis.store.replay import replay
-from genesis_sft.synthesis.writing import batch_mending, pace, write_batches
+from genesis_sft.synthesis.writing import batch_mending, batch_waiting, pace
 from genesis_sft.synthesis.writing.run import write_project
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -43,7 +43,7 @@ def _run(recipe: Path, log: Path) -> None:
     with open(log, "a") as file:
         os.dup2(file.fileno(), 2)
     pace.FIRST_WAIT_SECONDS = 0.005
-    write_batches.FIRST_POLL_SECONDS = 0.01
+    batch_waiting.FIRST_POLL_SECONDS = 0.01
     batch_mending.SETTLE_SECONDS = 0.1
     project = Project.open(recipe)
     try:

@@ -64,11 +64,11 @@ def answer(world: World, wanted: Wanted) -> Reply:
     for prefix in world.script.path_prefixes:
         path = path.removeprefix(prefix)
     if wanted.method == "POST" and path == "/v1/messages":
-        return server_messages.post_message(world, wanted)
+        return server_messages.with_key(world, wanted, server_messages.post_message(world, wanted))
     if path.startswith("/v1/messages/batches"):
         return server_batches.handle(world, wanted, path, query)
     if wanted.method == "POST" and path == "/v1/chat/completions":
-        return server_chat.post_completion(world, wanted)
+        return server_messages.with_key(world, wanted, server_chat.post_completion(world, wanted))
     if wanted.method == "GET" and path == "/v1/models":
         return server_chat.get_models(world, wanted)
     world.write_log(n=world.num_requests, path=path, status=404, headers=wanted.headers, billed=0)

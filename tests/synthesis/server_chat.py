@@ -22,7 +22,7 @@ _STATUS_TYPES = {
 }
 _REASONS = {"end_turn": "stop", "max_tokens": "length", "refusal": "content_filter"}
 _CACHE_MINIMUM = 1024
-_BREAKS = ("hang", "disconnect", "cut_off", "malformed", "wrong_shape")
+_BREAKS = ("hang", "disconnect", "cut_off", "malformed", "wrong_shape", "long")
 
 
 def post_completion(world: World, wanted: Wanted) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import math
 import time
@@ -64,7 +65,7 @@ def post_message(world: World, wanted: Wanted) -> Reply:
     return broken(json_reply(200, message, headers_of(world), delay=script.latency_seconds), fault)
 
 
-_BREAKS = ("hang", "disconnect", "cut_off", "malformed", "wrong_shape")
+_BREAKS = ("hang", "disconnect", "cut_off", "malformed", "wrong_shape", "long")
 
 
 def broken(reply: Reply, fault: Fault | None) -> Reply:
@@ -76,13 +77,33 @@ def broken(reply: Reply, fault: Fault | None) -> Reply:
         body = body[: len(body) // 2]
     elif fault.fault == "wrong_shape":
         body = orjson.dumps({"status": "ok", "content": 7, "choices": {}, "usage": ["many"]})
+    elif fault.fault == "long":
+        return Reply(
+            reply.status,
+            gzip.compress(body + b" " * 64_000_000, 9),
+            reply.headers | {"content-encoding": "gzip"},
+            delay=reply.delay,
+        )
     how: Any = fault.fault if fault.fault in ("hang", "disconnect", "cut_off") else None
     return Reply(reply.status, body, reply.headers, broken=how, delay=reply.delay)
 
 
+def with_key(world: World, wanted: Wanted, reply: Reply) -> Reply:
+    """The reply, with the key quoted in it where the script says so."""
+    if not any(fault.fault == "echo_key" for fault in world.script.faults):
+        return reply
+    return json_reply(
+        reply.status, orjson.loads(reply.body) | {"debug": {"key": key_of(wanted)}}, reply.headers, delay=reply.delay
+    )
+
+
+def key_of(wanted: Wanted) -> str:
+    return wanted.headers.get("x-api-key") or wanted.headers.get("authorization", "").removeprefix("Bearer ")
+
+
 def check_headers(world: World, wanted: Wanted) -> Reply | None:
     """Both forms of the key that Anthropic takes: ``x-api-key``, and a bearer token."""
-    given = wanted.headers.get("x-api-key") or wanted.headers.get("authorization", "").removeprefix("Bearer ")
+    given = key_of(wanted)
     refused = None
     if world.script.key is not None and given != world.script.key:
         refused = (401, "authentication_error", f"invalid x-api-key {given[:80]}")

@@ -23,11 +23,13 @@ FaultKind = Literal[
     "max_tokens",  # an answer that is cut off by max_tokens
     "empty",  # an answer without text
     "no_usage",  # an answer without usage (chat completions)
+    "echo_key",  # an answer that quotes the key the request came with
+    "long",  # an answer, and 64 MB of white space behind it, in 64 kB of gzip
 ]
 RESULTS = frozenset(("refusal", "max_tokens", "empty", "no_usage"))
 """Answers, not failures: the same request always has the same, however often it is asked."""
 
-PAID = frozenset(("hang", "disconnect", "cut_off", "malformed", "wrong_shape"))
+PAID = frozenset(("hang", "disconnect", "cut_off", "malformed", "wrong_shape", "long"))
 """The model has answered and the client does not get it: billed."""
 
 

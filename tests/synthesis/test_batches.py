@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import orjson
@@ -29,7 +29,7 @@ from genesis_sft.synthesis.providers.message_format import batch_item
 from tests.synthesis.conftest import LoopbackServer, StartServer
 
 MODEL = "claude-haiku-4-5"
-LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+LONG = timedelta(days=1)
 T = TypeVar("T")
 
 
@@ -134,7 +134,7 @@ def test_a_batch_whose_creation_went_wrong_is_found_again_where_it_exists(
         with pytest.raises(Fault) as raised:
             await batches.create(requests(3))
         assert raised.value.maybe_paid == exists
-        return await batches.recent(LONG_AGO)
+        return await batches.recent(LONG)
 
     assert [batch.count for batch in run(server, work)] == ([3] if exists else [])
 
@@ -149,15 +149,25 @@ def test_recent_batches_come_page_by_page_newest_first(
         made = [await batches.create(requests(count)) for count in (1, 2, 3, 4, 5)]
         return (
             [batch.id for batch in made],
-            await batches.recent(LONG_AGO),
-            await batches.recent(made[3].created_at),
-            await batches.recent(datetime.now(UTC) + timedelta(minutes=1)),
+            await batches.recent(LONG),
+            await batches.recent(made[4].created_at - made[3].created_at),
+            await batches.recent(LONG, {made[1].id, made[2].id}),
         )
 
-    made, every, last, none = run(server, work)
+    made, every, last, unknown = run(server, work)
     assert [batch.id for batch in every] == made[::-1]
     assert [batch.id for batch in last] == made[:2:-1]
-    assert none == []
+    assert [batch.id for batch in unknown] == made[:2:-1]
+
+
+def test_items_of_a_model_that_the_account_lacks_are_refused_one_by_one(start_server: StartServer) -> None:
+    server, asked = start_server(models=["another"]), requests(3)
+    _, found = run(server, lambda batches: finish(batches, asked))
+    assert {key for key, _ in found} == {each.key for each in asked}
+    for _, result in found:
+        assert isinstance(result, ProviderError)
+        assert f"model: {MODEL} (not_found_error)" in str(result)
+    assert server.billed() == 0
 
 
 def test_a_batch_that_nobody_knows_ends_the_run(start_server: StartServer) -> None:

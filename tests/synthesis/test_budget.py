@@ -66,7 +66,7 @@ def test_32_workers_with_faults_never_spend_more(
             chain, plan = TinyChain(), [scenario(number, turns=2) for number in range(60)]
             settings = section(concurrency=32, attempts=5)
             return await write(
-                chain, plan, TinyProvider(behave), store, FlatPrice(), settings,  # type: ignore[arg-type]
+                chain, plan, TinyProvider(behave), store, FlatPrice(), settings,
                 stop=asyncio.Event(), progress=NoProgress(),
             )  # fmt: skip
 
@@ -89,7 +89,7 @@ def test_a_run_out_of_budget_says_what_it_spent_and_what_the_rest_needs(tmp_path
         with JobStore.open(tmp_path / "requests.sqlite", budget=1_000 + 12 * 30) as store:
             plan = [scenario(number) for number in range(100)]
             return await write(
-                TinyChain(), plan, TinyProvider(), store, FlatPrice(), section(concurrency=1),  # type: ignore[arg-type]
+                TinyChain(), plan, TinyProvider(), store, FlatPrice(), section(concurrency=1),
                 stop=asyncio.Event(), progress=NoProgress(),
             )  # fmt: skip
 

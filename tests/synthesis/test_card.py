@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+import pytest
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 
 from genesis_sft.recipe import SynthesisRecipe
 from genesis_sft.report.synthesis_plots import plot_card
@@ -61,13 +66,45 @@ def test_folders_addresses_and_names_of_keys_stay_out(tmp_path: Path) -> None:
 def test_a_models_name_cannot_break_the_page(tmp_path: Path) -> None:
     def named(request: Request) -> Answer:
         found = refusing(request)
-        return Answer(found.text, found.stop, found.usage, "a|b\n# <script>")
+        return Answer(found.text, found.stop, found.usage, "a|b\n# <script>\x1b[31m")
 
     page = make(tmp_path, reply=named)[1]
-    assert "| a\\|b # &lt;script> | 10 |" in page
+    assert "| a\\|b # &lt;script>␛[31m | 10 |" in page
 
 
 def test_a_plot_of_the_card_is_known_as_ones_own(tmp_path: Path) -> None:
     card, _ = make(tmp_path)
     plot_card(card, tmp_path / "card.svg")
     require_own_output(tmp_path)
+
+
+def test_the_page_speaks_of_batches_only_where_there_were_some(tmp_path: Path) -> None:
+    recipe, pages = recipe_of(), []
+    for batches in (False, True):
+        provider = recipe.synthesis.provider.model_copy(update={"api": "anthropic", "batches": batches})
+        section = recipe.synthesis.model_copy(update={"provider": provider})
+        pages.append(make(tmp_path / str(batches), recipe.model_copy(update={"synthesis": section}))[1])
+    without, with_batches = pages
+    assert "in batches" not in without
+    assert "batches no" in without
+    assert "in batches 100% of these prices" in with_batches
+    assert "batches yes" in with_batches
+    assert not re.search(r"\b(True|False)\b", without)
+
+
+def test_nothing_of_the_picture_lies_outside_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels as long as those of a real set; matplotlib cuts off what does not fit without saying so."""
+    drawn: list[Figure] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(FigureCanvasSVG, "print_svg", lambda canvas, *_, **__: drawn.append(canvas.figure))
+        plot_card(make(tmp_path)[0], tmp_path / "card.svg")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    texts = [text for axes in figure.axes for text in (axes.xaxis.label, axes.title, axes._left_title)]  # type: ignore[attr-defined]
+    assert figure._suptitle is not None  # type: ignore[attr-defined]
+    edge = 0.08 * figure.dpi
+    for text in [*texts, figure._suptitle]:  # type: ignore[attr-defined]
+        box = text.get_window_extent()
+        assert not text.get_text() or (
+            edge < box.x0 and box.x1 < figure.bbox.width and edge < box.y0 and box.y1 < figure.bbox.height - edge
+        ), text.get_text()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from genesis_sft.conversations.conversation import Message, check_messages
 from genesis_sft.errors import DataError
+from genesis_sft.synthesis.asking import replies
 from genesis_sft.synthesis.asking.chain import Chain, Ended, Finished, read_openings
 from genesis_sft.synthesis.asking.request import Answer, Request, Step, Stop, Usage
 from genesis_sft.synthesis.planning.scenario import Scenario
@@ -323,6 +324,22 @@ def test_a_whole_conversation_is_read_strictly(text: str, reason: str) -> None:
     result = ends("conversation", answer(text), {"mode": "one_request"})
     assert isinstance(result, Ended)
     assert result.reason == reason
+
+
+def test_of_an_answer_with_far_too_many_exchanges_no_more_are_read_than_there_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+    make = replies._message
+
+    def counting(role: str, text: str, reasoning: str | None = None) -> Message:
+        read.append(role)
+        return make(role, text, reasoning)
+
+    monkeypatch.setattr(replies, "_message", counting)
+    with pytest.raises(replies.Unusable, match="expected 2 exchanges, found 5000"):
+        replies.read_conversation(answer("USER: a\nANSWER: b\n" * 5000), 2, wants_reasoning=True)
+    assert len(read) == 4
 
 
 HOSTILE = st.lists(

@@ -212,9 +212,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str | None], list[str]]] = {
     "no budget": ({"budget_usd": None}, {}, ["expected synthesis.budget_usd", "claude-haiku-4-5", "--dry-run"]),
     "no price": ({"provider": {"model": "made-up"}}, {}, ["price of 'made-up'", "input: 1.0"]),
     "no constitution": ({"constitution": "nowhere"}, {}, ["nowhere/principles.yaml"]),
-    "misspelt": ({"conversation": 3}, {}, ["synthesis.conversation is not a key", "did you mean conversations?"]),
+    "misspelt": ({"conversation": 3}, {}, ["synthesis.conversation is no known key", "did you mean conversations?"]),
     "no questions": ({"steps": {"questions": "nowhere.jsonl"}}, {}, ["nowhere.jsonl"]),
-    "benchmarks out of reach": ({}, {}, ["out of reach", "--set evals.tasks=[]"]),
+    "benchmarks out of reach": ({}, {}, ["out of reach", "--set evals.data=package", "--set evals.tasks=[]"]),
+    "neither key nor bench": ({}, {"ANTHROPIC_API_KEY": None}, ["ANTHROPIC_API_KEY", "found none"]),
 }
 
 
@@ -300,3 +301,38 @@ def test_json_is_all_that_stands_on_stdout(tmp_path: Path, start_server: StartSe
     recipe = openai_recipe(tmp_path, start_server(), conversations=2)
     for words in ([recipe, "--dry-run"], [recipe, "--dry-run", "--show-prompts"], [recipe], ["status", recipe]):
         assert isinstance(orjson.loads(succeed(*words, "--json").stdout), dict)
+
+
+def test_a_dry_run_refuses_a_place_that_the_run_would_refuse(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    refused(synthesize(write_recipe(tmp_path, out="taken"), "--dry-run"), "found a file", str(tmp_path / "taken"))
+
+
+def test_a_model_without_a_price_is_foreseen_in_tokens_alone(tmp_path: Path) -> None:
+    provider = {"api": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    shown = succeed(write_recipe(tmp_path, conversations=5, provider=provider), "--dry-run").stdout
+    assert "assumed" in shown
+    assert "range" not in shown
+    assert "$" not in shown
+
+
+def test_a_forecast_says_what_its_range_is_for(tmp_path: Path) -> None:
+    said = {}
+    for batches in (True, False):
+        recipe = write_recipe(tmp_path, conversations=5, provider={"batches": batches})
+        said[batches] = succeed(recipe, "--dry-run").stdout
+    words = ("how often a batch finds", "synthesis.steps.principles=sampled")
+    assert [[word in said[batches] for word in words] for batches in said] == [[True, True], [False, False]]
+
+
+def test_a_budget_below_what_is_spent_is_told_without_negative_amounts(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    recipe = anthropic_recipe(tmp_path, start_server(), conversations=12)
+    succeed(recipe, "--limit", 3)
+    lower = ("--set", "synthesis.budget_usd=0.001")
+    stopped = synthesize(recipe, *lower)
+    assert stopped.returncode == 1
+    for text in (stopped.stderr, succeed(recipe, "--dry-run", *lower).stdout):
+        assert "the budget is exceeded by $" in text
+        assert "$-" not in text

@@ -34,7 +34,7 @@ MODES: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    monkeypatch.setattr("genesis_sft.synthesis.writing.write_batches.FIRST_POLL_SECONDS", 0.01)
+    monkeypatch.setattr("genesis_sft.synthesis.writing.batch_waiting.FIRST_POLL_SECONDS", 0.01)
 
 
 def foresee(recipe: Path, *overrides: str, limit: int | None = None) -> Forecast:

@@ -208,6 +208,49 @@ def test_somebody_elses_file_is_left_alone(tmp_path: Path, name: str, content: s
                                                           "requests.sqlite-wal", "requests.sqlite-shm"}  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text + '{"id": "mine"}\n',
+        lambda text: text.replace('"turn":0', '"turn":0,"note":"mine"', 1),
+        lambda text: text.replace('"turn":0,', '"turn": 0,'),  # written by another program
+    ],
+)
+def test_a_file_of_steps_that_was_changed_is_not_replaced(tmp_path: Path, change: Callable[[str], str]) -> None:
+    path, recipe = tmp_path / "steps.jsonl", recipe_of()
+    with JobStore.open(tmp_path / "requests.sqlite", budget=None) as store:
+        fill(store, [1, 0])
+        for _ in range(2):  # its own is
+            write_steps(path, Chain(FRAMEWORK, recipe.synthesis), store, recipe, FRAMEWORK)
+        changed = change(path.read_text())
+        path.write_text(changed)
+        with pytest.raises(InputError, match=r"steps\.jsonl"):
+            write_steps(path, Chain(FRAMEWORK, recipe.synthesis), store, recipe, FRAMEWORK)
+    assert path.read_text() == changed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_do_not_replace_another_sets_result(tmp_path: Path, name: str) -> None:
+    recipe = recipe_of()
+    with JobStore.open(tmp_path / "requests.sqlite", budget=None) as store:
+        fill(store, [2, 1, 0], refusing)
+        write(tmp_path, store)
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(InputError, match=name):
+            write_steps(tmp_path / name, Chain(FRAMEWORK, recipe.synthesis), store, recipe, FRAMEWORK)
+    assert (tmp_path / name).read_bytes() == before != b""
+
+
+def test_a_file_of_conversations_with_a_row_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
+    with JobStore.open(tmp_path / "requests.sqlite", budget=None) as store:
+        fill(store, range(4))
+        write(tmp_path, store)
+        with open(tmp_path / "conversations.jsonl", "a") as file:
+            file.write('{"messages":[]}\n')
+        with pytest.raises(InputError, match=r"conversations\.jsonl"):
+            write(tmp_path, store)
+
+
 def test_steps_are_written_with_their_texts(tmp_path: Path) -> None:
     with JobStore.open(tmp_path / "requests.sqlite", budget=None) as store:
         fill(store, [1, 0])

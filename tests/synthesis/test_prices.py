@@ -65,10 +65,33 @@ def test_no_answer_costs_more_than_was_reserved(
 def test_the_recipe_overrides_the_table() -> None:
     section = ProviderSection(price=PriceSection(input=2, output=8, cache_read=0.5, batch_discount=0.25))
     price = price_of(section)
-    assert (price.input, price.output, price.cache_write, price.cache_read) == (2000, 8000, 2000, 500)
+    assert (price.input, price.output, price.cache_write, price.cache_read) == (
+        2000,
+        8000,
+        2500,
+        500,
+    )  # writing to the cache: 5/4
     assert price.batch_share == Fraction(3, 4)
     assert (price.as_of, price.source) == (None, "the recipe")
     assert price.cache_minimum == 4096  # of the model, which the recipe cannot know better
+
+
+@pytest.mark.parametrize(("input", "expected"), [(3.0, 3750), (0.001, 2)])
+def test_filling_the_cache_of_anthropic_is_reserved_where_the_recipe_does_not_price_it(
+    input: float, expected: int
+) -> None:
+    given = PriceSection(input=input, output=15)
+    price = price_of(ProviderSection(model="claude-next", price=given))
+    assert (price.cache_write, price.cache_read) == (expected, price.input)
+    everywhere_else = price_of(ProviderSection(api="openai", model="next", price=given))
+    assert everywhere_else.cache_write == everywhere_else.input
+    own = price_of(ProviderSection(price=PriceSection(input=3, output=15, cache_write=3)))
+    assert own.cache_write == 3000
+
+
+def test_a_price_of_the_recipe_leaves_the_models_long_prompts_dearer() -> None:
+    price = price_of(ProviderSection(model="claude-haiku-5-5", price=PriceSection(input=1, output=5)))
+    assert (price.long_prompt, price.long_factor) == (100_000, 5)
 
 
 def test_fractions_of_a_nano_dollar_are_refused() -> None:
@@ -84,7 +107,16 @@ def test_an_unknown_model_needs_a_price_and_is_told_how() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:11434/v1", "http://localhost:8000/v1", "http://192.168.1.4:8000/v1", "http://gpu-box/v1"]
+    "url",
+    [
+        "http://127.0.0.1:11434/v1",
+        "http://localhost:8000/v1",
+        "http://192.168.1.4:8000/v1",
+        "http://gpu-box/v1",
+        "http://[::1]:8000/v1",
+        "http://box.local/v1",
+        "http://0.0.0.0:8000/v1",
+    ],
 )
 def test_a_local_server_is_free_and_says_so(url: str) -> None:
     price = price_of(ProviderSection(api="openai", model="llama", base_url=url))
@@ -92,7 +124,20 @@ def test_a_local_server_is_free_and_says_so(url: str) -> None:
     assert "nothing is paid" in price.source
 
 
-@pytest.mark.parametrize("url", ["https://api.example.com/v1", "http://8.8.8.8/v1", None])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.example.com/v1",
+        "http://8.8.8.8/v1",
+        "http://134744072/v1",  # 8.8.8.8 too, as are the next ones, for whoever resolves them
+        "http://0x08080808/v1",
+        "http://010.8.8.8/v1",
+        "http://8.526344/v1",
+        "http://[::ffff:8.8.8.8]/v1",
+        "http://１３４７４４０７２/v1",
+        None,
+    ],
+)
 def test_a_server_elsewhere_is_not_free(url: str | None) -> None:
     with pytest.raises(RecipeError, match="expected a price"):
         price_of(ProviderSection(api="openai", model="llama", base_url=url))

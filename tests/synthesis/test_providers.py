@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Literal
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genesis_sft.recipe.synthesis import ProviderSection
-from genesis_sft.synthesis.asking.request import Answer, Fault, Request
+from genesis_sft.synthesis.asking.request import Answer, Fault, Request, Usage
 from genesis_sft.synthesis.price.prices import price_of
-from genesis_sft.synthesis.providers import ProviderError, Unanswerable, open_provider
+from genesis_sft.synthesis.providers import ProviderError, Unanswerable, batches, bounded_client, open_provider
 from genesis_sft.synthesis.providers.address import address_of
+from genesis_sft.synthesis.providers.bounded_client import lines_of, without_key
 from genesis_sft.synthesis.providers.chat_format import completion_body, read_completion
 from genesis_sft.synthesis.providers.errors import LONGEST_WAIT_SECONDS, from_status, retry_after
 from genesis_sft.synthesis.providers.message_format import message_body, read_message
+from genesis_sft.synthesis.providers.tokens import most_input_tokens
 from tests.synthesis.conftest import LoopbackServer, StartServer
 
 Api = Literal["anthropic", "openai"]
@@ -345,6 +349,90 @@ def test_an_answer_without_usage_counts_as_the_most_it_can_be(start_server: Star
     price = price_of(section(server))
     assert answer.usage.output == 800
     assert server.billed() <= price.cost(answer.usage, batch=False) <= price.most(request(), batch=False)
+
+
+@both
+def test_a_key_that_the_server_quotes_is_in_no_answer(
+    start_server: StartServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "0123456789/top+secret"
+    monkeypatch.setenv("MY_KEY", key)
+    answer = ask(section(start_server(key=key, faults=[{"fault": "echo_key"}]), api, key_from="MY_KEY"))
+    assert key not in str(answer)
+    assert answer.raw["debug"] == {"key": "[key]"}
+    assert without_key(rb'{"key":"0123456789\/top+secret"}', key) == b'{"key":"[key]"}'
+    assert without_key(b'{"model":"ollama"}', "ollama") == b'{"model":"ollama"}'  # a stand-in, no secret
+
+
+def test_an_error_that_quotes_a_short_key_does_not_show_it() -> None:
+    with pytest.raises(Fault) as raised:
+        read_completion({"error": {"message": "wrong key: hunter2"}}, request(), "hunter2")
+    assert "hunter2" not in str(raised.value)
+
+
+@both
+def test_no_more_is_read_than_an_answer_can_be(start_server: StartServer, api: Api) -> None:
+    found = fail(section(start_server(faults=[{"fault": "long"}]), api))
+    assert isinstance(found, Fault)
+    assert (found.kind, found.maybe_paid) == ("malformed", True)
+    assert "32 MiB" in str(found)
+
+
+def lines(parts: list[bytes], key: str | None = None) -> list[bytes]:
+    async def received() -> AsyncIterator[bytes]:
+        for part in parts:
+            yield part
+
+    async def run() -> list[bytes]:
+        return [line async for line in lines_of(httpx2.Response(200, content=received()), key)]
+
+    return asyncio.run(run())
+
+
+@given(st.lists(st.lists(st.sampled_from([b"a", b"\n", b"\xe2\x80\xa8"]), max_size=4).map(b"".join), max_size=8))
+def test_lines_are_the_same_however_they_arrive(parts: list[bytes]) -> None:
+    whole = b"".join(parts)
+    assert lines(parts) == (whole.removesuffix(b"\n").split(b"\n") if whole else [])
+
+
+def test_lines_are_bounded_and_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lines([b"a " + KEY[:5].encode(), KEY[5:].encode() + b" b\nc"], KEY) == [b"a [key] b", b"c"]
+    monkeypatch.setattr(bounded_client, "LONGEST_ANSWER_BYTES", 10)
+    assert lines([b"12345", b"67890\n1234567890"]) == [b"1234567890"] * 2
+    for too_long in ([b"12345", b"678901\n"], [b"12345", b"678901"]):
+        with pytest.raises(bounded_client.TooLong):
+            lines(too_long)
+
+
+@pytest.mark.parametrize("bad", ["9000", -5, True, 10**12, [], 1.5])
+@pytest.mark.parametrize("name", ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"])
+def test_a_number_of_input_tokens_that_is_none_counts_as_the_most_there_can_be(name: str, bad: object) -> None:
+    usage = {"input_tokens": 1, "output_tokens": 1, "cache_creation_input_tokens": 0, name: bad}
+    message = {"type": "message", "content": [], "usage": usage}
+    price = price_of(ProviderSection())
+    asked = request(max_tokens=1)
+    cost = price.cost(read_message(message, asked).usage, batch=False)
+    assert cost == price.most(asked, batch=False)
+    with pytest.raises(Fault, match="how many tokens"):
+        read_message(message, None)
+
+
+@pytest.mark.parametrize("name", ["completion_tokens", "prompt_tokens"])
+def test_more_tokens_than_there_are_count_as_the_most_there_can_be(name: str) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 5, name: 10**10}
+    found = read_completion({"choices": [{"message": {"content": "a"}}], "usage": usage}, request()).usage
+    expected = (
+        Usage(input=5, output=800) if name == "completion_tokens" else Usage(most_input_tokens(request()), output=5)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a/../b", "", "a" * 101, 7])
+def test_a_batch_with_a_name_that_is_none_is_no_batch(name: object) -> None:
+    value = {"id": "msgbatch_01-a", "created_at": "2026-01-01T00:00:00Z", "request_counts": {}, "processing_status": ""}
+    assert batches._batch(value).id == "msgbatch_01-a"
+    with pytest.raises(Fault, match="no batch"):
+        batches._batch(value | {"id": name})
 
 
 def test_reasoning_comes_apart_from_the_text() -> None:

@@ -244,8 +244,11 @@ def test_what_is_wrong_with_one_change_does_not_harm_those_committed_with_it(pat
     async def run() -> list[object]:
         with JobStore.open(path, budget=None) as store:
             attempts = [await store.reserve(request(n), 1000) for n in range(3)]
-            odd = [answer(), answer(usage=Usage(input=2**70)), answer()]
-            waits = (store.answered(attempt, one, 30) for attempt, one in zip(attempts, odd, strict=True))
+            waits = (
+                store.answered(attempts[0], answer(), 30),
+                store._commits.change(lambda c: c.execute("SELECT ?", (2**70,)), paid=True),
+                store.answered(attempts[2], answer(), 30),
+            )
             return list(await asyncio.gather(*waits, return_exceptions=True))
 
     outcomes = asyncio.run(run())
@@ -326,3 +329,14 @@ def test_packed_responses_unpack(raw: dict[str, object]) -> None:
     long = raw | {"padding": "word " * 300}
     assert unpack(pack(long)) == long
     assert len(pack(long)) < 1500 + 12 * len(repr(raw))
+
+
+def test_a_snapshot_does_not_see_what_is_written_meanwhile(path: Path) -> None:
+    """What is counted at two moments would else not fit together: a fresh set had answers that are out of use."""
+    put(path, (request(1), answer("one")))
+    with JobStore.read(path) as store:
+        with store.snapshot():
+            put(path, (request(2), answer("two")))
+            assert store.answers_by_scenario() == [(1, 1)]
+            assert store.totals().answered == 1
+        assert store.answers_by_scenario() == [(1, 1), (2, 1)]

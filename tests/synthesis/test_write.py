@@ -62,7 +62,7 @@ def run(
         watcher = None if stop_after is None else asyncio.create_task(watch())
         with JobStore.open(folder / "requests.sqlite", budget=None) as store:
             written = await write(
-                chain or TinyChain(), plan, provider, store, FlatPrice(), section(**settings),  # type: ignore[arg-type]
+                chain or TinyChain(), plan, provider, store, FlatPrice(), section(**settings),
                 stop=stop, progress=progress or NoProgress(),
             )  # fmt: skip
         if watcher is not None:
@@ -322,7 +322,7 @@ def test_a_disk_that_is_full_ends_the_run_with_its_error(tmp_path: Path, monkeyp
 def test_requests_in_a_batch_are_not_asked_again_one_by_one(tmp_path: Path) -> None:
     async def intend() -> None:
         with JobStore.open(tmp_path / "requests.sqlite", budget=None) as store:
-            await store.intend_batch([request()], [100])
+            await store.intend_batch([request()], [100], "{}")
 
     asyncio.run(intend())
     provider = TinyProvider()

@@ -3,9 +3,9 @@
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,17 @@ from genesis_sft.synthesis.asking.request import Answer, Fault, Request, Usage
 from genesis_sft.synthesis.planning.scenario import Scenario
 from genesis_sft.synthesis.providers import Batch, ProviderError, Unanswerable
 from genesis_sft.synthesis.store.job_store import JobStore
-from genesis_sft.synthesis.writing import batch_mending, pace, write_batches
+from genesis_sft.synthesis.writing import batch_mending, batch_waiting, pace, write_batches
 from genesis_sft.synthesis.writing.written import Written
 from tests.synthesis.writing import FlatPrice, NoProgress, TinyChain, answer, scenario, section, text_for
 
-Result = Answer | Fault | Unanswerable
+Result = Answer | Fault | Unanswerable | ProviderError
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "FIRST_WAIT_SECONDS", 0.001)
-    monkeypatch.setattr(write_batches, "FIRST_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(batch_waiting, "FIRST_POLL_SECONDS", 0.001)
     monkeypatch.setattr(batch_mending, "SETTLE_SECONDS", 0.0)
 
 
@@ -50,6 +50,7 @@ class TinyBatches:
         self.killed_after_creation = False
         self.breaks: list[int] = []  # after how many results the next downloads break off
         self.billed = 0
+        self.clock = timedelta(0)  # of the provider, ahead of ours
 
     async def create(self, requests: Sequence[Request]) -> Batch:
         if self.faults and not self.fault_after_creation:
@@ -61,7 +62,7 @@ class TinyBatches:
             self.sent.append(key)
             results[key] = self._behave(request, self.sent.count(key)) or answer(text_for(request))
             self.billed += 15 if isinstance(results[key], Answer) else 0
-        batch = Batch(f"batch{len(self.at_provider)}", datetime.now(UTC), len(keys), waiting=len(keys))
+        batch = Batch(f"batch{len(self.at_provider)}", datetime.now(UTC) + self.clock, len(keys), waiting=len(keys))
         self.at_provider[batch.id] = (batch, results)
         if self.killed_after_creation:
             self.killed_after_creation = False
@@ -87,8 +88,10 @@ class TinyBatches:
         if breaks_after < len(items):
             raise Fault("cut off", "the download broke off")
 
-    async def recent(self, since: datetime) -> list[Batch]:
-        return [batch for batch, _ in reversed(self.at_provider.values()) if batch.created_at >= since]
+    async def recent(self, back: timedelta, known: Container[str] = ()) -> list[Batch]:
+        newest_first = [batch for batch, _ in reversed(self.at_provider.values())]
+        unknown = itertools.takewhile(lambda batch: batch.id not in known, newest_first)
+        return [batch for batch in unknown if batch.created_at >= newest_first[0].created_at - back]
 
     async def close(self) -> None:
         pass
@@ -101,12 +104,14 @@ def run(
     *,
     budget: int | None = None,
     stop: asyncio.Event | None = None,
+    model: str = "m",
+    price: FlatPrice | None = None,
     **settings: Any,
 ) -> Written:
     async def work() -> Written:
         with JobStore.open(folder / "requests.sqlite", budget=budget) as store:
             return await write_batches.write_batches(
-                TinyChain(), plan, batches, store, FlatPrice(), section(batches=True, **settings),  # type: ignore[arg-type]
+                TinyChain(model), plan, batches, store, price or FlatPrice(), section(batches=True, **settings),
                 stop=stop or asyncio.Event(), progress=NoProgress(),
             )  # fmt: skip
 
@@ -217,7 +222,7 @@ def test_killed_between_sending_a_batch_and_recording_it(tmp_path: Path, reached
     assert money(tmp_path) == (0, 0, 30 * 500)
     assert run(tmp_path, batches, plan_of(30)).finished == 30
     assert len(set(batches.sent)) == len(batches.sent) == 120
-    assert money(tmp_path) == (batches.billed, 0, 0)
+    assert money(tmp_path) == (batches.billed, 0 if reached_provider else 30 * 500, 0)
 
 
 def test_a_creation_without_an_answer_is_looked_for_before_anything_is_sent_again(tmp_path: Path) -> None:
@@ -232,7 +237,7 @@ def test_a_creation_that_was_refused_for_now_is_tried_again(tmp_path: Path) -> N
     batches.faults = [Fault("rate limit", "slow"), Fault("cut off", "before it arrived", maybe_paid=True)]
     assert run(tmp_path, batches, plan_of(30)).finished == 30
     assert len(batches.sent) == 120
-    assert money(tmp_path) == (batches.billed, 0, 0)
+    assert money(tmp_path) == (batches.billed, 30 * 500, 0)  # of the second, nobody can say for sure
 
 
 def test_a_creation_that_is_refused_ends_the_run_and_costs_nothing(tmp_path: Path) -> None:
@@ -265,7 +270,7 @@ def test_stopped_while_a_batch_is_at_the_provider_and_collected_by_the_same_comm
         return replace(await poll(id), ended=False)
 
     batches.poll = slow  # type: ignore[method-assign]
-    with pytest.raises(Stopped, match="1 batches stay at the provider"):
+    with pytest.raises(Stopped, match="1 batch stays at the provider"):
         run(tmp_path, batches, plan_of(30), stop=stop)
     assert money(tmp_path) == (0, 0, 30 * 500)
     batches.poll = poll  # type: ignore[method-assign]
@@ -299,3 +304,187 @@ def test_a_batch_of_other_prompts_is_collected_and_not_used(tmp_path: Path) -> N
     with JobStore.read(tmp_path / "requests.sqlite") as store:
         assert len(store.scenarios()) == 30
         assert store.totals().answered == 30 + 9
+
+
+def refuse_model(asked: Request, tries: int) -> Result | None:
+    return ProviderError(f"no such model: {asked.model}") if asked.model == "wrong" else None
+
+
+@pytest.mark.parametrize("then", ["m", "wrong"])
+def test_refused_items_end_the_run_cost_nothing_and_stand_in_nobodys_way(tmp_path: Path, then: str) -> None:
+    batches = TinyBatches(refuse_model)
+    with pytest.raises(ProviderError, match="no such model: wrong"):
+        run(tmp_path, batches, plan_of(30), model="wrong")
+    assert money(tmp_path) == (0, 0, 0)
+    with JobStore.read(tmp_path / "requests.sqlite") as store:
+        assert store.totals().faults == {"refused": 30}
+        assert store.open_batches() == []
+    assert len(batches.at_provider) == 1
+    if then == "wrong":
+        batches._behave = lambda asked, tries: None  # the account has it now
+    assert run(tmp_path, batches, plan_of(30), model=then).finished == 30
+
+
+def test_answers_beside_refused_items_are_kept(tmp_path: Path) -> None:
+    refused = [ProviderError("no credit is left")]
+    batches = TinyBatches(lambda asked, tries: refused[0] if refused and asked.scenario == 7 else None)
+    with pytest.raises(ProviderError, match="no credit"):
+        run(tmp_path, batches, plan_of(10, turns=1))
+    assert money(tmp_path) == (batches.billed, 0, 0) == (9 * 15, 0, 0)
+    refused.clear()
+    assert run(tmp_path, batches, plan_of(10, turns=1)).finished == 10
+    assert len(batches.sent) == 20 + 1
+
+
+def test_refused_items_of_another_model_do_not_end_the_run_that_collects_them(tmp_path: Path) -> None:
+    batches = TinyBatches(refuse_model)
+    batches.killed_after_creation = True
+    with pytest.raises(Killed):
+        run(tmp_path, batches, plan_of(30), model="wrong")
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+
+
+@pytest.mark.parametrize("gone", ["batch", "results"])
+def test_a_batch_that_the_provider_no_longer_knows_is_closed_as_perhaps_paid_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gone: str
+) -> None:
+    batches = TinyBatches()
+    batches.breaks = [0] * 3
+    with pytest.raises(InputError, match="3 times in a row"):
+        run(tmp_path, batches, plan_of(30), attempts=3)
+    poll, results = batches.poll, batches.results
+
+    async def poll_none(id: str) -> Batch:
+        if gone == "batch" and id == "batch0":
+            raise ProviderError("no such batch", is_not_found=True)
+        return await poll(id)
+
+    async def no_results(id: str) -> AsyncIterator[tuple[str, Result]]:
+        if id == "batch0":
+            raise ProviderError("no such batch", is_not_found=True)
+        async for item in results(id):
+            yield item
+
+    batches.poll, batches.results = poll_none, no_results  # type: ignore[method-assign]
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert len(batches.sent) == 120 + 30
+    assert money(tmp_path) == (batches.billed - 30 * 15, 30 * 500, 0)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "batch batch0, sent" in said
+    assert "30 requests" in said
+    assert "may be charged for twice: up to $0.000015 " in said
+
+
+def test_a_wrong_address_loses_no_batch(tmp_path: Path) -> None:
+    batches = TinyBatches()
+    batches.breaks = [0] * 3
+    with pytest.raises(InputError, match="3 times in a row"):
+        run(tmp_path, batches, plan_of(30), attempts=3)
+    elsewhere = TinyBatches()
+
+    async def nothing_here(*_: Any) -> Any:
+        raise ProviderError("no such address", is_not_found=True)
+
+    elsewhere.poll = elsewhere.recent = nothing_here  # type: ignore[method-assign]
+    with pytest.raises(ProviderError, match="no such address"):
+        run(tmp_path, elsewhere, plan_of(30))
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert money(tmp_path) == (batches.billed, 0, 0)
+
+
+def test_a_batch_costs_what_it_was_sent_at_whatever_the_recipe_names_when_it_is_collected(tmp_path: Path) -> None:
+    batches = TinyBatches()
+    batches.breaks = [0] * 3
+    with pytest.raises(InputError, match="3 times in a row"):
+        run(tmp_path, batches, plan_of(30), attempts=3, price=FlatPrice(7))
+    assert run(tmp_path, batches, plan_of(30), model="cheap", price=FlatPrice(1)).finished == 30
+    with JobStore.read(tmp_path / "requests.sqlite") as store:
+        costs = {stored.request.model: stored.cost for number in range(30) for stored in store.by_key(number).values()}
+    assert costs == {"m": 7 * 15, "cheap": 15}
+
+
+def test_stopped_during_a_download_takes_all_of_it_in_and_sends_nothing_more(tmp_path: Path) -> None:
+    batches, stop = TinyBatches(), asyncio.Event()
+    results = batches.results
+
+    async def stopped(id: str) -> AsyncIterator[tuple[str, Result]]:
+        async for item in results(id):
+            yield item
+            stop.set()
+
+    batches.results = stopped  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match=r"every answer that came is kept$"):
+        run(tmp_path, batches, plan_of(30), stop=stop)
+    assert len(batches.at_provider) == 1
+    assert money(tmp_path) == (30 * 15, 0, 0)
+
+
+def test_stopped_while_a_wave_is_sent_sends_no_other_batch_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_batches, "MAX_BATCH_REQUESTS", 7)
+    batches, stop = TinyBatches(), asyncio.Event()
+    create = batches.create
+
+    async def stopped(requests: Sequence[Request]) -> Batch:
+        stop.set()
+        return await create(requests)
+
+    batches.create = stopped  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match="1 batch stays at"):
+        run(tmp_path, batches, plan_of(30), stop=stop)
+    assert len(batches.at_provider) == 1
+
+
+@pytest.mark.parametrize("hours", [-30, -3, 3, 30])
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_batch_without_an_answer_is_found_whatever_the_clocks_say(tmp_path: Path, hours: int, killed: bool) -> None:
+    batches = TinyBatches()
+    batches.clock = timedelta(hours=hours)
+    if killed:
+        batches.killed_after_creation = True
+        with pytest.raises(Killed):
+            run(tmp_path, batches, plan_of(30))
+    else:
+        batches.faults, batches.fault_after_creation = [Fault("cut off", "no answer", maybe_paid=True)], True
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert len(set(batches.sent)) == len(batches.sent) == 120
+    assert money(tmp_path) == (batches.billed, 0, 0)
+
+
+def test_a_batch_that_is_not_found_uses_up_the_budget_it_was_reserved_from(tmp_path: Path) -> None:
+    batches = TinyBatches()
+    batches.faults = [Fault("cut off", "before it arrived", maybe_paid=True)]
+    written = run(tmp_path, batches, plan_of(6, turns=1), budget=6 * 500 + 2 * 500)
+    assert written.finished == 6  # a few at a time, with what the first left
+    assert max(batch.count for batch, _ in batches.at_provider.values()) == 2
+    spent, maybe, reserved = money(tmp_path)
+    assert maybe == 6 * 500
+    assert spent + maybe + reserved <= 8 * 500
+
+
+def test_a_stop_does_not_wait_until_the_provider_may_list_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_mending, "SETTLE_SECONDS", 1e6)
+    batches, stop = TinyBatches(), asyncio.Event()
+
+    async def no_answer(requests: Sequence[Request]) -> Batch:
+        asyncio.get_running_loop().call_later(0.01, stop.set)
+        raise Fault("cut off", "no answer", maybe_paid=True)
+
+    batches.create = no_answer  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        run(tmp_path, batches, plan_of(3), stop=stop)
+    assert money(tmp_path) == (0, 0, 3 * 500)  # looked for by the next run
+
+
+def test_a_wave_is_told_in_one_line_however_many_batches_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(write_batches, "MAX_BATCH_REQUESTS", 1)
+    provider = TinyBatches()
+    run(tmp_path, provider, plan_of(3))
+    told = [line.strip() for line in capsys.readouterr().err.splitlines() if "sent in" in line]
+    assert len(told) < len(provider.at_provider)
+    assert told[0] == "sent in 3 batches: 3 requests (3 question)"

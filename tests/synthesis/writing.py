@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from genesis_sft.conversations.conversation import Message
@@ -12,6 +13,7 @@ from genesis_sft.recipe.synthesis import ProviderSection, SynthesisSection
 from genesis_sft.synthesis.asking.chain import Ended, Finished
 from genesis_sft.synthesis.asking.request import Answer, Request, Step, Usage
 from genesis_sft.synthesis.planning.scenario import Scenario
+from genesis_sft.synthesis.price.prices import Price
 
 USAGE = Usage(10, 0, 90, 20)
 SHARED = "The beginning of every system prompt. " * 20
@@ -50,16 +52,21 @@ class TinyChain:
                 messages.append(Message("user" if step == "question" else "assistant", found.text))
         return Finished(tuple(messages))
 
+    def follow(self, planned: Scenario, answer_to: Callable[[Request], Answer | None]) -> Request | Finished | Ended:
+        answers: dict[tuple[Step, int], Answer] = {}
+        while isinstance(found := self.next(planned, answers), Request) and (known := answer_to(found)) is not None:
+            answers[found.step, found.turn] = known
+        return found
 
-class FlatPrice:
-    """One nano-dollar for each token of input and output; a request costs at most 1,000, in a batch half of it."""
+
+class FlatPrice(Price):
+    """A nano-dollar (or so many) for each token of input and output; a request costs at most 1,000, in a batch half."""
+
+    def __init__(self, each: int = 1) -> None:
+        super().__init__(input=each, output=each, cache_write=0, cache_read=0, batch_share=Fraction(1, 2))
 
     def most(self, asked: Request, *, batch: bool) -> int:
         return 500 if batch else 1000
-
-    def cost(self, usage: Usage, *, batch: bool) -> int:
-        cost = usage.input + usage.output
-        return cost // 2 if batch else cost
 
 
 class TinyProvider:

@@ -12,7 +12,7 @@ run that was killed goes on from the answers in its store, and comes to the same
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -89,12 +89,16 @@ class Chain:
             scenario: What the conversation is to be.
             answers: Answers to this scenario's requests, by step and exchange.
         """
+        return self.follow(scenario, lambda request: answers.get((request.step, request.turn)))
+
+    def follow(self, scenario: Scenario, answer_to: Callable[[Request], Answer | None]) -> Request | Finished | Ended:
+        """Return what comes next for a scenario, given who knows the answers to requests; as `next`, in one walk."""
         one_request = self._steps.mode == "one_request"
         writing = self._write_at_once(scenario) if one_request else self._write(scenario)
         request = None
         try:
             request = next(writing)
-            while (answer := answers.get((request.step, request.turn))) is not None:
+            while (answer := answer_to(request)) is not None:
                 request = writing.send(answer)
             return request
         except StopIteration as done:

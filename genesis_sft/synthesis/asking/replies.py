@@ -112,19 +112,27 @@ def read_conversation(answer: Answer, turns: int, *, wants_reasoning: bool) -> l
     if before.strip():
         raise Unusable("wrong format", f"expected USER: at the start, found {_shown(before)}")
     sections = list(zip(parts[::2], parts[1::2], strict=True))
-    exchanges = []
-    while sections:
-        question = _take(sections, "USER")
-        reasoning = _take(sections, "REASONING") if sections and sections[0][0] == "REASONING" else None
-        reply = _message("assistant", _take(sections, "ANSWER"), reasoning if wants_reasoning else None)
+    exchanges: list[tuple[Message, Message]] = []
+    place = 0
+    while place < len(sections) and len(exchanges) < turns:
+        question = _text_of(sections, place, "USER")
+        place += 1
+        reasoning = None
+        if place < len(sections) and sections[place][0] == "REASONING":
+            reasoning = sections[place][1]
+            place += 1
+        reply = _message("assistant", _text_of(sections, place, "ANSWER"), reasoning if wants_reasoning else None)
+        place += 1
         exchanges.append((_message("user", question), reply))
-    if len(exchanges) != turns:
-        raise Unusable("wrong format", f"expected {turns} exchanges, found {len(exchanges)}")
+    if len(exchanges) != turns or place < len(sections):
+        number = len(exchanges) + sum(label == "USER" for label, _ in sections[place:])
+        found = number if number != turns else f"{sections[place][0]}: after them"
+        raise Unusable("wrong format", f"expected {turns} exchanges, found {found}")
     return exchanges
 
 
-def _take(sections: list[tuple[str, str]], label: str) -> str:
-    found, text = sections.pop(0) if sections else ("the end", "")
+def _text_of(sections: list[tuple[str, str]], place: int, label: str) -> str:
+    found, text = sections[place] if place < len(sections) else ("the end", "")
     if found != label:
         raise Unusable("wrong format", f"expected {label}:, found {found}")
     return text

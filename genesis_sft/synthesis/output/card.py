@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from genesis_sft.console import visible
 from genesis_sft.recipe import SynthesisRecipe
 from genesis_sft.synthesis.asking.request import Usage
 from genesis_sft.synthesis.planning.coverage import Coverage
@@ -144,7 +145,8 @@ def make_card(
 
 def card_markdown(card: Mapping[str, Any], diversity: Diversity, coverage: Coverage) -> str:
     """Return the card as a page of Markdown."""
-    return MARKDOWN_HEAD + "\n".join(_page(card, diversity, coverage)) + "\n"
+    # names come from servers and recipes: what would be obeyed on a terminal is shown
+    return MARKDOWN_HEAD + visible("\n".join(_page(card, diversity, coverage))) + "\n"
 
 
 def _page(card: Mapping[str, Any], diversity: Diversity, coverage: Coverage) -> Iterator[str]:
@@ -179,7 +181,8 @@ def _page(card: Mapping[str, Any], diversity: Diversity, coverage: Coverage) -> 
     yield f"- may have been spent as well: ${cost['maybe_spent_usd']:,.4f} (requests whose answer was lost)"
     price = card["price"]
     prices = ", ".join(f"{name} ${usd:g}" for name, usd in price["usd_per_million_tokens"].items())
-    yield f"- prices per million tokens: {prices}; {price['batch_share']:.0%} of it in batches"
+    in_batches = f"; in batches {price['batch_share']:.0%} of these prices" if settings["provider"]["batches"] else ""
+    yield f"- prices per million tokens: {prices}{in_batches}"
     yield f"- prices from {price['source']}\n"
     yield f"## Licence\n\n{card['licence']}\n"
     yield "## Known limits\n"
@@ -216,7 +219,8 @@ def _lengths(found: Lengths | None) -> str:
 
 
 def _settings(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+    shown = {name: value if not isinstance(value, bool) else "yes" if value else "no" for name, value in values.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items() if value is not None)
 
 
 def _table(head: tuple[str, ...], rows: Any) -> Iterator[str]:

@@ -36,8 +36,8 @@ from genesis_sft.synthesis.output.own_output import (
     CARD_PAGE,
     CONVERSATIONS,
     REJECTED,
-    require_own_file,
     require_own_output,
+    require_own_steps,
 )
 from genesis_sft.synthesis.output.rows import Kept, Rows
 from genesis_sft.synthesis.planning.coverage import coverage
@@ -150,7 +150,7 @@ def write_steps(path: Path, chain: Chain, store: ReadStore, recipe: SynthesisRec
     Raises:
         InputError: There is no folder for the file, or a file lies there that this command did not write.
     """
-    require_own_file(path)
+    require_own_steps(path)
     asked = set(store.scenarios())
     count = 0
     with _file(path) as file:

@@ -10,6 +10,7 @@ beginning, which is paid for, stays. Its dimensions are dealt out each for itsel
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
@@ -51,7 +52,8 @@ class Deal(Generic[T]):
     have begun, the one whose slots end first goes first (Baruah, Cohen, Plaxton and Varvel, "Proportionate progress",
     Algorithmica 15, 1996). All of it is arithmetic of whole numbers. A block is as long as the rarest option needs for
     one copy, and is shuffled by a generator seeded with ``name`` and its number: ``random()`` of a seed is the one part
-    of Python's generator that is promised to stay.
+    of Python's generator that is promised to stay. The unshuffled order repeats itself once every option was dealt its
+    exact share: after as many options as the sum of the weights over their greatest common divisor.
 
     Args:
         name: Of the seed and the dimension; no two dimensions of a plan share it.
@@ -65,7 +67,10 @@ class Deal(Generic[T]):
         self._weights = [weight for _, weight in weighted]
         self._total = sum(self._weights)
         self.block_length = min(-(-self._total // min(self._weights)), _LONGEST_BLOCK)
+        self._period = self._total // math.gcd(*self._weights)
+        self._order: list[int] = []  # until it repeats itself
         self._slot = self._num_blocks = 0
+        self._generator = random.Random()
         self._dealt = [0] * len(weighted)
         self._waiting = [(1, place) for place in range(len(weighted))]  # a heap of (first slot, option)
         self._ready: list[tuple[int, int]] = []  # a heap of (last slot, option)
@@ -75,19 +80,23 @@ class Deal(Generic[T]):
         """Return the next option."""
         if not self._block:
             dealt = [self._next() for _ in range(self.block_length)]
-            generator = random.Random(f"{self._name}/{self._num_blocks}")
-            self._block = [self._options[place] for _, place in sorted((generator.random(), place) for place in dealt)]
+            self._generator.seed(f"{self._name}/{self._num_blocks}")
+            draw = self._generator.random
+            self._block = [self._options[place] for _, place in sorted([(draw(), place) for place in dealt])]
             self._num_blocks += 1
         return self._block.pop()
 
     def _next(self) -> int:
         self._slot += 1
+        if self._slot > self._period:
+            return self._order[(self._slot - 1) % self._period]
         while self._waiting and self._waiting[0][0] <= self._slot:
             _, place = heappop(self._waiting)
             last = -(-(self._dealt[place] + 1) * self._total // self._weights[place])
             heappush(self._ready, (last, place))
         _, place = heappop(self._ready)
         self._dealt[place] += 1
+        self._order.append(place)
         heappush(self._waiting, (self._dealt[place] * self._total // self._weights[place] + 1, place))
         return place
 

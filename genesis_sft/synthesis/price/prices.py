@@ -25,6 +25,8 @@ NANO = 1_000_000_000
 
 TABLE = Path(__file__).with_name("prices.yaml")
 
+_CACHE_WRITE_FACTOR = Fraction(5, 4)
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -100,9 +102,11 @@ def price_of(section: ProviderSection) -> Price:
     table = read_yaml_model(TABLE, _Table)
     known = table.models.get(section.model)
     if section.price is not None:
-        return _price(section.price, known)
+        return _price(section.price, known, section)
     if known is not None:
-        return _price(known, known, as_of=date.fromisoformat(table.as_of), source=f"{TABLE.name} of {table.as_of}")
+        return _price(
+            known, known, section, as_of=date.fromisoformat(table.as_of), source=f"{TABLE.name} of {table.as_of}"
+        )
     if section.api == "openai" and is_local(url_of(section)):
         return Price(0, 0, 0, 0, source="a server on this machine or its network, where nothing is paid")
     raise RecipeError(
@@ -135,14 +139,16 @@ class _Table(Section):
     models: dict[str, _Entry]
 
 
-def _price(section: PriceSection, known: _Entry | None, **more: Any) -> Price:
-    long_prompt = section.long_prompt if isinstance(section, _Entry) else None
-    write, read = section.cache_write, section.cache_read
+def _price(section: PriceSection, known: _Entry | None, provider: ProviderSection, **more: Any) -> Price:
+    long_prompt = None if known is None else known.long_prompt
+    num_input, write, read = _nano(section.input, "input"), section.cache_write, section.cache_read
+    # Anthropic is always asked to cache, and takes a quarter more for what it writes for five minutes
+    usual_write = math.ceil(num_input * _CACHE_WRITE_FACTOR) if provider.api == "anthropic" else num_input
     return Price(
-        input=_nano(section.input, "input"),
+        input=num_input,
         output=_nano(section.output, "output"),
-        cache_write=_nano(section.input if write is None else write, "cache_write"),
-        cache_read=_nano(section.input if read is None else read, "cache_read"),
+        cache_write=usual_write if write is None else _nano(write, "cache_write"),
+        cache_read=num_input if read is None else _nano(read, "cache_read"),
         batch_share=1 - Fraction(str(section.batch_discount)),
         cache_minimum=0 if known is None else known.cache_minimum,
         long_prompt=None if long_prompt is None else long_prompt.tokens,

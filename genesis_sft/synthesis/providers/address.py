@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -13,6 +14,15 @@ from genesis_sft.synthesis.providers.errors import ProviderError
 _DEFAULT_URLS = {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com/v1"}
 _DEFAULT_KEYS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 _LOCAL_NAMES = (".local", ".lan", ".internal", ".localhost", ".home.arpa")
+_LOCAL_NETWORKS = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "0.0.0.0/32"),
+        *("::1/128", "fc00::/7", "fe80::/10"),
+    )
+)
+# a name of one part; 134744072 and 0x08080808 are none: resolvers take them for 8.8.8.8
+_PLAIN_NAME = re.compile(r"(?!0x|[0-9]+\Z)[a-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +75,15 @@ def url_of(section: ProviderSection) -> str:
 
 
 def is_local(url: str) -> bool:
-    """Say whether an address is on this machine or its own network, where nobody bills."""
+    """Say whether an address is on this machine or its own network, where nobody bills; what is unclear is not.
+
+    Example:
+        >>> is_local("http://192.168.1.4:8000/v1"), is_local("http://134744072/v1")
+        (True, False)
+    """
     host = (urlsplit(url).hostname or "").rstrip(".").lower()
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return "." not in host or host.endswith(_LOCAL_NAMES)
-    return address.is_loopback or address.is_private
+        return _PLAIN_NAME.fullmatch(host) is not None or host.endswith(_LOCAL_NAMES)
+    return any(address in network for network in _LOCAL_NETWORKS)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+import re
+from collections.abc import AsyncIterator, Container, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -21,8 +22,10 @@ from genesis_sft.synthesis.providers.tokens import read_tokens
 
 _PATH = "/v1/messages/batches"
 _PAGE = 100
+_BATCH_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")  # it stands in addresses and on the terminal
 _ONLY_THIS_REQUEST = ("invalid_request_error", "request_too_large")
 _NO_REQUEST = ("authentication_error", "permission_error", "billing_error", "not_found_error")
+_REFUSED_HINT = "Nothing was paid for them. Set right what the provider names; the same command then asks them."
 
 
 class AnthropicBatches:
@@ -46,28 +49,21 @@ class AnthropicBatches:
         """Return how far a batch is."""
         return _batch(await self._link.get(f"{_PATH}/{quote(id, safe='')}"))
 
-    async def results(self, id: str) -> AsyncIterator[tuple[str, Answer | Fault | Unanswerable]]:
+    async def results(self, id: str) -> AsyncIterator[tuple[str, Answer | Fault | Unanswerable | ProviderError]]:
         """Yield keys and what came of them; see `Batches.results`.
 
         The address is made from the batch's id: the ``results_url`` in the provider's answer could lead, with the key,
         anywhere.
         """
-        problem: ProviderError | None = None
         async for line in self._link.lines(f"{_PATH}/{quote(id, safe='')}/results"):
-            if not line.strip():
-                continue
-            key, found = self._result(line)
-            if isinstance(found, ProviderError):
-                problem = found  # only after the others, which were paid for
-            else:
-                yield key, found
-        if problem is not None:
-            raise problem
+            if line.strip():
+                yield self._result(line)
 
-    async def recent(self, since: datetime) -> list[Batch]:
-        """Return the batches created since, newest first, by the provider's clock: leave some minutes for yours."""
+    async def recent(self, back: timedelta, known: Container[str] = ()) -> list[Batch]:
+        """Return the newest batches, newest first; see `Batches.recent`."""
         found: list[Batch] = []
         after: str | None = None
+        since: datetime | None = None
         while True:
             params: dict[str, str | int] = {"limit": _PAGE} | ({} if after is None else {"after_id": after})
             page = await self._link.get(_PATH, params)
@@ -75,8 +71,13 @@ class AnthropicBatches:
             if not isinstance(entries, list):
                 raise Fault("malformed", "the list of batches is no list")
             batches = [_batch(entry) for entry in entries]
-            found += [batch for batch in batches if batch.created_at >= since]
-            if not batches or batches[-1].created_at < since or page.get("has_more") is not True:
+            for batch in batches:
+                if since is None:
+                    since = batch.created_at - back
+                if batch.created_at < since or batch.id in known:
+                    return found
+                found.append(batch)
+            if not batches or page.get("has_more") is not True:
                 return found
             if batches[-1].id == after:
                 raise Fault("malformed", "the list of batches repeats itself")
@@ -116,7 +117,7 @@ class AnthropicBatches:
         if kind in _ONLY_THIS_REQUEST:
             return Unanswerable(message)
         if kind in _NO_REQUEST:
-            return ProviderError(f"the provider refuses requests: {message}")
+            return ProviderError(f"the provider refuses requests: {message}", hint=_REFUSED_HINT)
         return Fault("overloaded" if kind in ("overloaded_error", "rate_limit_error") else "server error", message)
 
 
@@ -126,7 +127,7 @@ def _batch(value: Any) -> Batch:
         waiting, succeeded = read_tokens(counts, "processing") or 0, read_tokens(counts, "succeeded") or 0
         failed = sum(read_tokens(counts, name) or 0 for name in ("errored", "canceled", "expired"))
         created_at = datetime.fromisoformat(value["created_at"])
-        if created_at.tzinfo is None or not isinstance(value["id"], str):
+        if created_at.tzinfo is None or not _BATCH_ID.fullmatch(value["id"]):
             raise ValueError
         ended = value["processing_status"] == "ended"
     except (KeyError, TypeError, ValueError):

@@ -29,6 +29,7 @@ class OpenAIProvider:
         address = address_of(section)
         self._link = Link(open_openai(section, address), section, address, models_path="/models")
         host = urlsplit(address.url).hostname or ""
+        self._key = address.key
         self._limit_name = "max_completion_tokens" if host.endswith(_KNOWS_MAX_COMPLETION_TOKENS) else "max_tokens"
 
     async def ask(self, request: Request) -> Answer:
@@ -38,7 +39,7 @@ class OpenAIProvider:
             value = await self._link.post("/chat/completions", orjson.dumps(body), key=request.key)
         except ProviderError as problem:
             raise await self._link.name_models(problem) if problem.is_not_found else problem from None
-        return read_completion(value, request)
+        return read_completion(value, request, self._key)
 
     async def close(self) -> None:
         """Close the connections."""

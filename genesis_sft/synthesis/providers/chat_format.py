@@ -27,10 +27,15 @@ def completion_body(request: Request, *, limit_name: str) -> dict[str, Any]:
     return body
 
 
-def read_completion(value: dict[str, Any], request: Request) -> Answer:
+def read_completion(value: dict[str, Any], request: Request, key: str | None = None) -> Answer:
     """Return the answer that a completion holds.
 
     Where it lacks a number of tokens, that counts as what it can be at most, so that no budget is exceeded.
+
+    Args:
+        value: The completion, as it came.
+        request: What it answers.
+        key: The API key, to be taken out of messages.
 
     Raises:
         Fault: It is no completion.
@@ -40,7 +45,7 @@ def read_completion(value: dict[str, Any], request: Request) -> Answer:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         error = value.get("error")
-        said = f": {clean(str(error), None)}" if error else ""  # some servers send errors with status 200
+        said = f": {clean(str(error), key)}" if error else ""  # some servers send errors with status 200
         raise Fault("malformed", f"the answer is no chat completion{said}", maybe_paid=True)
     content, refusal, model = message.get("content"), message.get("refusal"), value.get("model")
     text = content if isinstance(content, str) else joined_text(content, "text", "text")

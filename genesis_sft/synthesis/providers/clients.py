@@ -16,6 +16,7 @@ import orjson
 from genesis_sft.recipe.synthesis import ProviderSection
 from genesis_sft.synthesis.asking.request import Fault, FaultKind
 from genesis_sft.synthesis.providers.address import Address
+from genesis_sft.synthesis.providers.bounded_client import BoundedClient
 from genesis_sft.synthesis.providers.errors import ProviderError, Unanswerable, clean, from_status
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def open_anthropic(section: ProviderSection, address: Address) -> AsyncAnthropic
             base_url=address.url,
             max_retries=0,
             timeout=section.timeout_seconds,
-            http_client=_http_client(section),
+            http_client=_http_client(section, address),
             open_telemetry=False,
         )
 
@@ -53,13 +54,14 @@ def open_openai(section: ProviderSection, address: Address) -> AsyncOpenAI:
             base_url=address.url,
             max_retries=0,
             timeout=section.timeout_seconds,
-            http_client=_http_client(section),
+            http_client=_http_client(section, address),
         )
 
 
-def _http_client(section: ProviderSection) -> httpx2.AsyncClient:
+def _http_client(section: ProviderSection, address: Address) -> BoundedClient:
     # no proxy from the environment, no redirect: requests and key go where the recipe says
-    return httpx2.AsyncClient(
+    return BoundedClient(
+        key=address.key,
         trust_env=False,
         follow_redirects=False,
         timeout=section.timeout_seconds,
@@ -100,7 +102,7 @@ def fault_of(error: Exception, section: ProviderSection, address: Address) -> Fa
     if isinstance(cause, httpx2.ConnectError | httpx2.UnsupportedProtocol):
         return Fault("connection", f"no connection to {where}: {detail}")
     if isinstance(cause, httpx2.DecodingError):
-        return Fault("malformed", f"the answer of {where} cannot be unpacked: {detail}", maybe_paid=True)
+        return Fault("malformed", f"the answer of {where} cannot be read: {detail}", maybe_paid=True)
     kind: FaultKind = "connection"
     if isinstance(cause, httpx2.RemoteProtocolError) and "without sending complete message body" in detail:
         kind = "cut off"
@@ -132,13 +134,13 @@ def status_error(
     return ProviderError(str(problem), hint=hint, is_not_found=status == 404)
 
 
-def with_models(problem: ProviderError, names: list[str], section: ProviderSection) -> ProviderError:
+def with_models(problem: ProviderError, names: list[str], section: ProviderSection, address: Address) -> ProviderError:
     """Return the error with the models that the server has, the nearest names first."""
     if not names or section.model in names:
         return problem
     nearest = difflib.get_close_matches(section.model, names, n=8, cutoff=0.0)
     more = f" and {len(names) - len(nearest)} more" if len(names) > len(nearest) else ""
-    shown = clean(", ".join(nearest), None)
+    shown = clean(", ".join(nearest), address.key)
     return ProviderError(str(problem), hint=f"Models of this server: {shown}{more}. Set provider.model to one of them.")
 
 

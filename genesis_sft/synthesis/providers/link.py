@@ -12,6 +12,7 @@ import httpx2
 from genesis_sft.recipe.synthesis import ProviderSection
 from genesis_sft.synthesis.asking.request import Fault
 from genesis_sft.synthesis.providers.address import Address
+from genesis_sft.synthesis.providers.bounded_client import lines_of
 from genesis_sft.synthesis.providers.clients import (
     fault_of,
     parse_object,
@@ -78,15 +79,9 @@ class Link:
         """Yield the lines at a path as they arrive."""
         with self._translated():
             response: httpx2.Response = await self._client.get(path, cast_to=httpx2.Response, stream=True)
-            rest = b""
             try:
-                async for part in response.aiter_bytes():
-                    # not aiter_lines: JSON may hold U+2028 and the like, which it takes for ends of lines
-                    *whole, rest = (rest + part).split(b"\n")
-                    for line in whole:
-                        yield line
-                if rest:
-                    yield rest
+                async for line in lines_of(response, self._address.key):
+                    yield line
             finally:
                 await response.aclose()
 
@@ -103,7 +98,7 @@ class Link:
             if (isinstance(entries, list))
             else []
         )
-        return with_models(problem, names, self._section)
+        return with_models(problem, names, self._section, self._address)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from genesis_sft.synthesis.asking.request import Answer, Fault, Request, Stop, Usage
-from genesis_sft.synthesis.providers.tokens import joined_text, most_input_tokens, read_tokens
+from genesis_sft.synthesis.providers.tokens import joined_text, most_input_tokens, read_cache_tokens, read_tokens
 
 _STOPS: dict[str, Stop] = {
     "end_turn": "end",
@@ -52,8 +52,9 @@ def read_message(value: dict[str, Any], request: Request | None) -> Answer:
 
     Args:
         value: The message, as it came.
-        request: What it answers. Where the message lacks a number of tokens, it counts as what it can be at most, so
-            that no budget is exceeded; without a request (results of a batch) the message must have them.
+        request: What it answers. Where the message lacks a number of tokens or has none that can be one, it counts
+            as what it can be at most, so that no budget is exceeded: all of the input as written to the cache, the
+            dearest there is. Without a request (results of a batch) the message must have them.
 
     Raises:
         Fault: It is no message.
@@ -62,22 +63,20 @@ def read_message(value: dict[str, Any], request: Request | None) -> Answer:
     if value.get("type") != "message" or not isinstance(content, list):
         raise Fault("malformed", "the answer is no message of the Messages API", maybe_paid=True)
     num_input, num_output = read_tokens(usage, "input_tokens"), read_tokens(usage, "output_tokens")
+    write = read_cache_tokens(usage, "cache_creation_input_tokens")
+    read = read_cache_tokens(usage, "cache_read_input_tokens")
     if request is not None:
-        num_input = most_input_tokens(request) if num_input is None else num_input
+        if num_input is None or write is None or read is None:
+            num_input, write, read = 0, most_input_tokens(request), 0
         num_output = request.max_tokens if num_output is None else num_output
-    if num_input is None or num_output is None:
+    if num_input is None or write is None or read is None or num_output is None:
         raise Fault("malformed", "the answer does not say how many tokens it took", maybe_paid=True)
     model = value.get("model")
     return Answer(
         text=joined_text(content, "text", "text"),
         reasoning=joined_text(content, "thinking", "thinking") or None,
         stop=_STOPS.get(str(value.get("stop_reason")), "other"),
-        usage=Usage(
-            input=num_input,
-            cache_write=read_tokens(usage, "cache_creation_input_tokens") or 0,
-            cache_read=read_tokens(usage, "cache_read_input_tokens") or 0,
-            output=num_output,
-        ),
+        usage=Usage(input=num_input, cache_write=write, cache_read=read, output=num_output),
         model=model if isinstance(model, str) else "" if request is None else request.model,
         raw=value,
     )

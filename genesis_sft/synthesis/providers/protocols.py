@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from genesis_sft.synthesis.asking.request import Answer, Fault, Request
-from genesis_sft.synthesis.providers.errors import Unanswerable
+from genesis_sft.synthesis.providers.errors import ProviderError, Unanswerable
 
 
 class Provider(Protocol):
@@ -62,15 +62,25 @@ class Batches(Protocol):
     async def poll(self, id: str) -> Batch:
         """Return how far a batch is."""
 
-    def results(self, id: str) -> AsyncIterator[tuple[str, Answer | Fault | Unanswerable]]:
+    def results(self, id: str) -> AsyncIterator[tuple[str, Answer | Fault | Unanswerable | ProviderError]]:
         """Yield the keys of an ended batch with what came of them, in any order, as they arrive.
+
+        A `ProviderError` that is yielded says that no request like this one was or will be answered.
 
         Raises:
             Fault: The download broke off; what came before it is right, and asking again starts anew.
+            ProviderError: There are no results; ``is_not_found`` where the provider knows no such batch.
         """
 
-    async def recent(self, since: datetime) -> list[Batch]:
-        """Return the batches that were created at ``since`` or later, newest first."""
+    async def recent(self, back: timedelta, known: Container[str] = ()) -> list[Batch]:
+        """Return the batches that were created at most so long before the newest one, newest first.
+
+        Reckoned from the newest batch, not from our clock, which may be hours away from the provider's.
+
+        Args:
+            back: How long.
+            known: Names of batches; what is older than the newest of them is left out, and so are they.
+        """
 
     async def close(self) -> None:
         """Close the connections."""

@@ -9,7 +9,7 @@ from genesis_sft.synthesis.asking.request import Request
 # what chat templates put around the text: some begin with a system prompt of their own
 _TOKENS_PER_REQUEST = 128
 _TOKENS_PER_MESSAGE = 16
-_MOST = 10**12
+_MOST = 10**9  # no request has more; what is above it would overflow the sums of costs
 
 
 def most_input_tokens(request: Request) -> int:
@@ -28,6 +28,13 @@ def read_tokens(usage: object, name: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
         return None
     return value
+
+
+def read_cache_tokens(usage: object, name: str) -> int | None:
+    """Return a number of tokens that a provider without such a cache leaves out: 0 then; else as `read_tokens`."""
+    if not isinstance(usage, Mapping) or usage.get(name) is None:
+        return 0
+    return read_tokens(usage, name)
 
 
 def joined_text(parts: object, kind: str, name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from genesis_sft.synthesis.asking.request import Answer, Request
-from genesis_sft.synthesis.store.records import request_body
+from genesis_sft.synthesis.store.records import LEFT_OUT, pack, request_body, without_content
 
 
 def record_attempt(requests: Sequence[Request], most: Sequence[int], connection: sqlite3.Connection) -> list[int]:
@@ -15,27 +15,30 @@ def record_attempt(requests: Sequence[Request], most: Sequence[int], connection:
     return [_record(one, cost, None, connection) for one, cost in zip(requests, most, strict=True)]
 
 
-def record_batch(requests: Sequence[Request], most: Sequence[int], connection: sqlite3.Connection) -> list[int]:
-    """Record a batch that is about to be sent, with its requests; returns their attempts."""
-    sql = "INSERT INTO batches (created_at, count) VALUES (?, ?)"
-    batch = connection.execute(sql, (_now(), len(requests))).lastrowid
+def record_batch(
+    price: str, requests: Sequence[Request], most: Sequence[int], connection: sqlite3.Connection
+) -> list[int]:
+    """Record a batch that is about to be sent, with its prices and requests; returns their attempts."""
+    sql = "INSERT INTO batches (created_at, count, price) VALUES (?, ?, ?)"
+    batch = connection.execute(sql, (_now(), len(requests), price)).lastrowid
     return [_record(one, cost, batch, connection) for one, cost in zip(requests, most, strict=True)]
 
 
-def end_answered(attempt: int, answer: Answer, raw: bytes, cost: int, connection: sqlite3.Connection) -> None:
-    """Record an answer; the first one to a request is the one that counts."""
+def end_answered(attempt: int, answer: Answer, raw: bytes, cost: int, connection: sqlite3.Connection) -> Answer:
+    """Record an answer, the first one to a request as the one that counts; returns what was kept of it."""
     usage = answer.usage
     connection.execute(
         "UPDATE attempts SET outcome = 'answered', cost = ?, input = ?, cache_write = ?, cache_read = ?, output = ?, "
         "finished_at = ? WHERE id = ? AND outcome IS NULL",
         (cost, usage.input, usage.cache_write, usage.cache_read, usage.output, _now(), attempt),
     )
-    connection.execute(
-        "INSERT INTO answers (request, attempt, text, reasoning, stop, model, raw) "
-        "SELECT request, id, ?, ?, ?, ?, ? FROM attempts WHERE id = ? ON CONFLICT (request) DO NOTHING",
-        (answer.text, answer.reasoning, answer.stop, answer.model, raw, attempt),
-    )
+    try:
+        _insert_answer(attempt, answer, raw, connection)
+    except (sqlite3.DataError, OverflowError):  # larger than SQLite takes
+        answer = without_content(answer)
+        _insert_answer(attempt, answer, pack({LEFT_OUT: "the answer is too large"}), connection)
     _set_state(attempt, "answered", connection)
+    return answer
 
 
 def end_attempt(attempt: int, outcome: str, detail: str, maybe_cost: int, connection: sqlite3.Connection) -> None:
@@ -109,6 +112,14 @@ def _shared_text(text: str, connection: sqlite3.Connection) -> int | None:
     if found is not None:
         return int(found["id"])
     return connection.execute("INSERT INTO shared_texts (text) VALUES (?)", (text,)).lastrowid
+
+
+def _insert_answer(attempt: int, answer: Answer, raw: bytes, connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "INSERT INTO answers (request, attempt, text, reasoning, stop, model, raw) "
+        "SELECT request, id, ?, ?, ?, ?, ? FROM attempts WHERE id = ? ON CONFLICT (request) DO NOTHING",
+        (answer.text, answer.reasoning, answer.stop, answer.model, raw, attempt),
+    )
 
 
 def _set_state(attempt: int, state: str, connection: sqlite3.Connection) -> None:

@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from genesis_sft.errors import RunDirError
-from genesis_sft.synthesis.store.schema import store_error
+from genesis_sft.synthesis.store.schema import store_error, truncate_log
 
 Result = TypeVar("Result")
 
 GATHER_SECONDS = 0.002
 """How long a commit waits for company."""
+
+CHECKPOINT_SECONDS = 1.0
+"""How long a commit may stand in the write-ahead log alone: a copy of the database without it lacks no more."""
 
 
 @dataclass
@@ -50,6 +53,8 @@ class GroupCommit:
         self._queue: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._failure: RunDirError | None = None
         self._unsaved: list[_Change] = []
+        self._in_log = False  # whether something was committed since the last checkpoint
+        self._checkpoint_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="group commit", daemon=True)
         self._thread.start()
 
@@ -86,7 +91,7 @@ class GroupCommit:
     def _run(self) -> None:
         open_ = True
         while open_:
-            changes = [self._queue.get()]
+            changes = [self._first()]
             if changes[0] is not None:
                 time.sleep(GATHER_SECONDS)
             while True:
@@ -96,7 +101,23 @@ class GroupCommit:
                     break
             open_ = None not in changes
             self._commit([change for change in changes if change is not None])
+            if self._in_log and time.monotonic() - self._checkpoint_at >= CHECKPOINT_SECONDS:
+                self._checkpoint()
+        truncate_log(self._connection)
         self._connection.close()
+
+    def _first(self) -> _Change | None:
+        """Wait for the next change; a pause is used to write what was committed into the database itself."""
+        if self._in_log:
+            with suppress(queue.Empty):
+                return self._queue.get(timeout=CHECKPOINT_SECONDS)
+            self._checkpoint()
+        return self._queue.get()
+
+    def _checkpoint(self) -> None:
+        with suppress(sqlite3.Error):  # what is in the log is safe there
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self._in_log, self._checkpoint_at = False, time.monotonic()
 
     def _commit(self, new: Sequence[_Change]) -> None:
         changes = [*self._unsaved, *(change for change in new if change.paid or self._failure is None)]
@@ -122,6 +143,7 @@ class GroupCommit:
             for change in changes:
                 self._make(change)
             self._connection.execute("COMMIT")
+            self._in_log = True
         except (sqlite3.Error, OSError) as error:
             if self._connection.in_transaction:
                 with suppress(sqlite3.Error):
@@ -140,7 +162,7 @@ class GroupCommit:
         except sqlite3.DatabaseError as error:
             if type(error) is sqlite3.DatabaseError:  # the file is damaged
                 raise
-            change.error = error
+            change.error = store_error(self._path, error)
         except Exception as error:
             change.error = error
         if change.error is not None:

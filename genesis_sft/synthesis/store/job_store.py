@@ -6,6 +6,7 @@ the process anywhere: what was answered is never asked again, and what was under
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import sqlite3
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from genesis_sft.console import say
 from genesis_sft.errors import RunDirError
@@ -21,10 +23,13 @@ from genesis_sft.synthesis.store import changes
 from genesis_sft.synthesis.store.group_commit import GroupCommit
 from genesis_sft.synthesis.store.ledger import Ledger, format_usd
 from genesis_sft.synthesis.store.read_store import ReadStore
-from genesis_sft.synthesis.store.records import OpenBatch, pack, storable
+from genesis_sft.synthesis.store.records import LARGEST_COST, OpenBatch, pack, storable
+from genesis_sft.synthesis.store.room import Room
 from genesis_sft.synthesis.store.schema import open_for_reading, open_for_writing, store_error
 
 __all__ = ["JobStore", "ReadStore"]
+
+Result = TypeVar("Result")
 
 
 class JobStore(ReadStore):
@@ -41,7 +46,7 @@ class JobStore(ReadStore):
         found = self.totals()
         self.ledger = Ledger(budget, found.spent, found.maybe_spent, found.reserved)
         self._reservations = changes.reservations(writer)
-        self._commits = GroupCommit(writer, path)
+        self._commits, self._room = GroupCommit(writer, path), Room(path)
         self._warned = False
 
     @classmethod
@@ -89,22 +94,26 @@ class JobStore(ReadStore):
 
         Raises:
             BudgetSpent: The budget does not cover it; nothing is recorded.
+            RunDirError: It cannot be written, or the disk is nearly full.
         """
         return (await self._reserve([request], [most], changes.record_attempt))[0]
 
     async def answered(self, attempt: int, answer: Answer, cost: int) -> Answer:
         """Record the answer to an attempt; returns it as it will be read back, which is what may be worked with.
 
+        Whatever it holds, it counts as the answer: what cannot be stored of it is left out, and so not asked again.
+
         Args:
             attempt: As `reserve` returned it.
             answer: What was answered.
-            cost: Nano-dollars.
+            cost: Nano-dollars; one above a million dollars is no cost: what was reserved is recorded for it.
         """
         reserved = self._reservations.get(attempt)
         if reserved is None:  # a batch's results read for the second time
             return storable(answer)
-        kept, packed = storable(answer), pack(answer.raw)
-        await self._end(attempt, partial(changes.end_answered, attempt, kept, packed, cost), cost=cost)
+        cost = cost if cost <= LARGEST_COST else reserved
+        work = partial(changes.end_answered, attempt, storable(answer), pack(answer.raw), cost)
+        kept = await self._end(attempt, work, cost=cost)
         if cost > reserved and not self._warned:
             self._warned = True
             say(
@@ -126,13 +135,18 @@ class JobStore(ReadStore):
         """Record that the provider takes no requests of ours as things are, e.g. for a wrong key."""
         await self._finish(attempt, "refused", reason)
 
-    async def intend_batch(self, requests: Sequence[Request], most: Sequence[int]) -> OpenBatch:
+    async def intend_batch(self, requests: Sequence[Request], most: Sequence[int], price: str) -> OpenBatch:
         """Record that a batch is about to be sent, and reserve what each of its requests may cost.
+
+        Args:
+            requests: What is asked.
+            most: Nano-dollars that each of them costs at most.
+            price: What its answers will cost, as JSON: they may come when the recipe names another model.
 
         Raises:
             BudgetSpent: The budget does not cover all of them; nothing is recorded.
         """
-        await self._reserve(requests, most, changes.record_batch)
+        await self._reserve(requests, most, partial(changes.record_batch, price))
         return self.open_batches()[-1]
 
     async def batch_created(self, batch: int, server_id: str) -> None:
@@ -145,9 +159,23 @@ class JobStore(ReadStore):
 
     async def batch_dropped(self, batch: int) -> None:
         """Record that the provider does not have a batch: nothing of it was sent, nothing is paid."""
-        for attempt in self.attempts_of_batch(batch).values():
-            await self._finish(attempt, "not sent", "")
+        attempts = self.attempts_of_batch(batch).values()
+        await asyncio.gather(*(self._finish(attempt, "not sent", "") for attempt in attempts))
         await self._commits.change(partial(changes.set_batch_state, batch, "dropped"))
+
+    async def batch_lost(self, batch: int, reason: str) -> int:
+        """Record that nobody has the answers of a batch any more, and that they may have been charged for.
+
+        Returns:
+            What they may have cost, in nano-dollars.
+        """
+        attempts = list(self.attempts_of_batch(batch).values())
+        lost = [self._reservations.get(attempt, 0) for attempt in attempts]
+        await asyncio.gather(
+            *(self._finish(attempt, "lost", reason, most) for attempt, most in zip(attempts, lost, strict=True))
+        )
+        await self._commits.change(partial(changes.set_batch_state, batch, "lost"), paid=True)
+        return sum(lost)
 
     def attempts_of_batch(self, batch: int) -> dict[str, int]:
         """Return key to attempt of those requests of a batch whose results are not recorded."""
@@ -172,6 +200,7 @@ class JobStore(ReadStore):
         most: Sequence[int],
         record: Callable[[Sequence[Request], Sequence[int], sqlite3.Connection], list[int]],
     ) -> list[int]:
+        self._room.require(requests)
         self.ledger.reserve(sum(most))
         try:
             attempts = await self._commits.change(partial(record, requests, most))
@@ -187,22 +216,25 @@ class JobStore(ReadStore):
             await self._end(attempt, work, maybe_cost=maybe_cost)
 
     async def _end(
-        self, attempt: int, work: Callable[[sqlite3.Connection], None], *, cost: int = 0, maybe_cost: int = 0
-    ) -> None:
+        self, attempt: int, work: Callable[[sqlite3.Connection], Result], *, cost: int = 0, maybe_cost: int = 0
+    ) -> Result:
         reserved = self._reservations.pop(attempt)
-        await self._commits.change(work, paid=True)  # only then is the rest of the reservation free
+        result = await self._commits.change(work, paid=True)  # only then is the rest of the reservation free
         self.ledger.settle(reserved, cost=cost, maybe_cost=maybe_cost)
+        return result
 
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
     """Lock a store for this process, by a file beside it; the kernel lets go of it when the process ends, however."""
-    lock = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(lock, "a+")  # noqa: SIM115 - held as long as the lock is
-    except OSError as error:
-        raise RunDirError(f"expected a folder to write to at {path.parent}: {error.strerror}") from None
+        file = path.resolve()  # one lock, by whatever links the file is reached
+        handle = open(file.with_name(file.name + ".lock"), "a+")  # noqa: SIM115 - held as long as the lock is
+    except (OSError, RuntimeError) as error:  # of links that lead in a circle
+        raise RunDirError(
+            f"expected a folder to write to at {path.parent}: {getattr(error, 'strerror', error)}"
+        ) from None
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,11 +17,12 @@ class BudgetSpent(Exception):
 
     Args:
         most: What it might have cost, in nano-dollars.
-        left: What is left, in nano-dollars.
+        left: What is left, in nano-dollars; negative where the budget was lowered below what is spent.
     """
 
     def __init__(self, most: int, left: int) -> None:
-        super().__init__(f"a request may cost {format_usd(most)}, and {format_usd(left)} are left")
+        rest = f"{format_usd(left)} are left" if left >= 0 else f"the budget is exceeded by {format_usd(-left)}"
+        super().__init__(f"a request may cost {format_usd(most)}, and {rest}")
         self.most, self.left = most, left
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,26 @@ class ReadStore:
         self.path, self._reader = path, connection
         self._shared_texts: dict[int, str] = {}
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Show the store as it is now within the ``with`` block, whatever another process writes meanwhile."""
+        self._rows("BEGIN")
+        try:
+            self._rows("SELECT count(*) FROM batches")  # SQLite takes its picture at the first look, not before
+            yield
+        finally:
+            self._rows("ROLLBACK")
+
     def by_key(self, scenario: int) -> dict[str, Stored]:
         """Return all answers of a scenario by the key of their request.
 
         Some may be out of use, where the prompts or the model changed since: `replay` takes those that are not.
         """
         rows = self._rows(STORED + "WHERE requests.scenario = ? ORDER BY answers.attempt", (scenario,))
-        return {row["key"]: read_stored(row, self._shared(row["shared"])) for row in rows}
+        try:
+            return {row["key"]: read_stored(row, self._shared(row["shared"])) for row in rows}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise store_error(self.path, ValueError(f"malformed row of scenario {scenario}: {error}")) from None
 
     def unanswerable(self, scenario: int) -> dict[str, str]:
         """Return key to reason of those requests of a scenario that the provider cannot answer."""
@@ -52,6 +66,11 @@ class ReadStore:
             (scenario,),
         )
         return {row["key"]: row["detail"] for row in rows}
+
+    def under_way(self) -> set[str]:
+        """Return the keys of the requests that are under way."""
+        sql = "SELECT key FROM attempts JOIN requests ON requests.id = attempts.request WHERE outcome IS NULL"
+        return {row["key"] for row in self._rows(sql)}
 
     def scenarios(self) -> list[int]:
         """Return the numbers of all scenarios of which something was ever asked, in order."""
@@ -99,8 +118,11 @@ class ReadStore:
 
     def open_batches(self) -> list[OpenBatch]:
         """Return the batches whose results are not collected, oldest first."""
-        sql = "SELECT id, server_id, created_at, count FROM batches WHERE state IN ('intended', 'created') ORDER BY id"
-        return [OpenBatch(row["id"], row["server_id"], row["created_at"], row["count"]) for row in self._rows(sql)]
+        sql = (
+            "SELECT id, server_id, created_at, count, price FROM batches "
+            "WHERE state IN ('intended', 'created') ORDER BY id"
+        )
+        return [OpenBatch(**row) for row in self._rows(sql)]
 
     def close(self) -> None:
         """Close the file."""
@@ -120,8 +142,8 @@ class ReadStore:
             self._shared_texts[number] = row["text"]
         return self._shared_texts[number]
 
-    def _rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
-        try:
-            yield from self._reader.execute(sql, values)
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        try:  # all at once: what is wrong with the file is found here, not where the rows are used
+            return self._reader.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise store_error(self.path, error) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import zstandard
@@ -13,7 +13,16 @@ import zstandard
 from genesis_sft.synthesis.asking.request import Answer, Request, Step, Usage
 
 _PACK_FROM_BYTES = 512
+_LONGEST_NAME = 200
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_LARGEST_TOKENS = 10**12  # millions of them still add up within SQLite's 63 bits
+
+LARGEST_COST = 10**15
+"""Nano-dollars, a million dollars: what no request costs."""
+
+LEFT_OUT = "left out"
+"""Key of a note that stands in the place of a response that cannot be stored."""
+
 _compressor = zstandard.ZstdCompressor()  # made once: making one takes longer than a response does
 
 
@@ -91,12 +100,14 @@ class OpenBatch:
         server_id: The provider's name for it; ``None`` when it is not known whether the provider has it.
         created_at: When it was about to be sent, ISO 8601.
         count: Number of its requests.
+        price: The prices at which it was sent, as JSON.
     """
 
     id: int
     server_id: str | None
     created_at: str
     count: int
+    price: str
 
 
 def request_body(request: Request) -> str:
@@ -114,21 +125,33 @@ def read_request(body: str, shared: str) -> Request:
 
 
 def storable(answer: Answer) -> Answer:
-    """Return an answer as it reads when it comes back from the store: what UTF-8 cannot hold is replaced."""
+    """Return an answer as it reads when it comes back from the store.
+
+    What UTF-8 cannot hold is replaced, and counts of tokens end at a million millions.
+    """
+    tokens = (getattr(answer.usage, field.name) for field in fields(answer.usage))
     reasoning = answer.reasoning if answer.reasoning is None else _as_utf8(answer.reasoning)
     return Answer(
         text=_as_utf8(answer.text),
         stop=answer.stop,
-        usage=answer.usage,
+        usage=Usage(*(max(0, min(count, _LARGEST_TOKENS)) for count in tokens)),
         model=_as_utf8(answer.model),
         reasoning=reasoning,
         raw=answer.raw,
     )
 
 
+def without_content(answer: Answer) -> Answer:
+    """Return what stands for an answer that cannot be stored: its conversation cannot go on."""
+    return replace(answer, text="", reasoning=None, stop="other", model=answer.model[:_LONGEST_NAME])
+
+
 def pack(raw: Mapping[str, Any]) -> bytes:
-    """Return a response as JSON, compressed where that saves much."""
-    plain = json.dumps(raw).encode()
+    """Return a response as JSON, compressed where that saves much; a note in its place where JSON cannot hold it."""
+    try:
+        plain = json.dumps(raw).encode()
+    except (RecursionError, ValueError, TypeError) as error:  # nested too deep, a number of thousands of digits
+        plain = json.dumps({LEFT_OUT: f"the response cannot be written as JSON: {error}"}).encode()
     return _compressor.compress(plain) if len(plain) >= _PACK_FROM_BYTES else plain
 
 
@@ -140,7 +163,19 @@ def unpack(packed: bytes) -> dict[str, Any]:
 
 
 def read_stored(row: sqlite3.Row, shared: str) -> Stored:
-    """Return the answer in a row of `STORED`."""
+    """Return the answer in a row of `STORED`.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError, RecursionError: The row is damaged.
+    """
+    for name in ("text", "stop", "model", "body"):
+        if not isinstance(row[name], str):
+            raise TypeError(f"{name} is no text")
+    if not isinstance(row["reasoning"], str | None):
+        raise TypeError("reasoning is no text")
+    for name in ("cost", "input", "cache_write", "cache_read", "output"):
+        if not isinstance(row[name], int):
+            raise TypeError(f"{name} is no whole number")
     answer = Answer(
         text=row["text"], stop=row["stop"], usage=read_usage(row), model=row["model"], reasoning=row["reasoning"]
     )

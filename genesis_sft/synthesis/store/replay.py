@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from genesis_sft.synthesis.asking.chain import Chain, Ended, Finished
-from genesis_sft.synthesis.asking.request import Request, Step
+from genesis_sft.synthesis.asking.request import Answer, Request, Step
 from genesis_sft.synthesis.planning.scenario import Scenario
 from genesis_sft.synthesis.store.job_store import ReadStore
 from genesis_sft.synthesis.store.records import Stored
@@ -37,16 +37,18 @@ def replay(chain: Chain, scenario: Scenario, store: ReadStore) -> Replay:
     """Take a scenario as far as the stored answers carry it."""
     known, unanswerable = store.by_key(scenario.number), store.unanswerable(scenario.number)
     used: dict[tuple[Step, int], Stored] = {}
-    while True:
-        outcome = chain.next(scenario, {place: stored.answer for place, stored in used.items()})
-        if not isinstance(outcome, Request):
-            return Replay(outcome, used)
-        key = outcome.key
-        if key in unanswerable:
-            return Replay(Ended(UNANSWERABLE, unanswerable[key]), used)
-        if key not in known:
-            return Replay(outcome, used)
-        used[outcome.step, outcome.turn] = known[key]
+
+    def answer_to(request: Request) -> Answer | None:
+        stored = None if request.key in unanswerable else known.get(request.key)
+        if stored is None:
+            return None
+        used[request.step, request.turn] = stored
+        return stored.answer
+
+    outcome = chain.follow(scenario, answer_to)
+    if isinstance(outcome, Request) and outcome.key in unanswerable:
+        return Replay(Ended(UNANSWERABLE, unanswerable[outcome.key]), used)
+    return Replay(outcome, used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Survey:
     Attributes:
         finished: Number of scenarios whose conversation is there.
         ended: Reason to number of scenarios that come to no conversation.
-        begun: Number of scenarios of which something is answered, and something is still to be asked.
+        begun: Number of scenarios of which something is answered or under way, and something is still to be asked.
         open: Scenarios of which something is still to be asked, begun or not, in the plan's order.
         stale: Answers that are out of use, because prompts, model or switches changed.
     """
@@ -70,7 +72,7 @@ class Survey:
 
 def survey(chain: Chain, scenarios: Sequence[Scenario], store: ReadStore) -> Survey:
     """Say how far the stored answers carry each scenario of a plan."""
-    asked = set(store.scenarios())
+    asked, under_way = set(store.scenarios()), store.under_way()
     finished, begun, used, ended, open_ = 0, 0, 0, Counter[str](), []
     for scenario in scenarios:
         if scenario.number not in asked:
@@ -83,7 +85,7 @@ def survey(chain: Chain, scenarios: Sequence[Scenario], store: ReadStore) -> Sur
         elif isinstance(found.outcome, Ended):
             ended[found.outcome.reason] += 1
         else:
-            begun += bool(found.answers)
+            begun += bool(found.answers) or found.outcome.key in under_way
             open_.append(scenario)
     planned = {scenario.number for scenario in scenarios}
     of_plan = sum(count for number, count in store.answers_by_scenario() if number in planned)

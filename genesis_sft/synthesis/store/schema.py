@@ -8,7 +8,9 @@
                      after it ended. Money is in nano-dollars (1e-9 US dollars). outcome: answered, unanswerable, a kind
                      of Fault, lost (the process was killed), refused (the provider takes no requests of ours), not sent
     answers          one row an answered request
-    batches          one row a Message Batch: written before it is sent, its id at the provider after
+    batches          one row a Message Batch: written before it is sent, with the prices of then as JSON; its id at the
+                     provider after. state: intended, created, collected, dropped (it was not taken), lost (nobody has
+                     its answers)
 
 Look into it with ``sqlite3 requests.sqlite``, e.g. ``SELECT outcome, count(*) FROM attempts GROUP BY 1``.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from genesis_sft.errors import RunDirError
@@ -47,8 +50,10 @@ CREATE TABLE batches (
     id INTEGER PRIMARY KEY,
     created_at TEXT NOT NULL,
     count INTEGER NOT NULL,
+    price TEXT NOT NULL,
     server_id TEXT UNIQUE,
-    state TEXT NOT NULL DEFAULT 'intended' CHECK (state IN ('intended', 'created', 'collected', 'dropped'))
+    state TEXT NOT NULL DEFAULT 'intended'
+        CHECK (state IN ('intended', 'created', 'collected', 'dropped', 'lost'))
 );
 CREATE TABLE attempts (
     id INTEGER PRIMARY KEY,
@@ -97,10 +102,19 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA wal_autocheckpoint=4000")
+        connection.execute("PRAGMA wal_autocheckpoint=4000")  # besides those of the thread that writes
+        truncate_log(connection)
     except (sqlite3.Error, OSError) as error:
         raise store_error(path, error) from None
     return connection
+
+
+def truncate_log(connection: sqlite3.Connection) -> None:
+    """Write what is in the write-ahead log into the database itself, as far as readers let it, without waiting."""
+    with suppress(sqlite3.Error):  # what is in the log is safe there
+        connection.execute("PRAGMA busy_timeout=0")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    connection.execute(f"PRAGMA busy_timeout={round(1000 * _BUSY_SECONDS)}")
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:

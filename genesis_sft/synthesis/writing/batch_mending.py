@@ -1,48 +1,78 @@
-"""A batch that was about to be sent when the process was killed, or whose creation got no answer: does it exist?
+"""A batch of which we do not know, or no longer, what the provider has of it.
 
-The provider has no name of ours for a batch, so the batches that it was given since then are looked at: one with as
-many requests, that we know nothing of, is ours if its results hold our keys. Results can be read only when it has
-ended, so it is waited for. Where there is none, nothing was sent, and the requests go out again.
+One that was about to be sent when the process was killed, or whose creation got no answer: the provider has no name of
+ours for it, so the batches that it was given since then are looked at. One with as many requests, that we know nothing
+of, is ours if its results hold our keys. Results can be read only when it has ended, so it is waited for.
+
+One that the provider had and does not know any more: results are kept for 29 days, and belong to a workspace.
+
+Where nothing is found, what its requests may have cost counts as perhaps spent, and they go out again.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from genesis_sft.console import say
-from genesis_sft.synthesis.providers import Batch, Batches
+from genesis_sft.synthesis.providers import Batch, Batches, ProviderError
 from genesis_sft.synthesis.store.job_store import JobStore
+from genesis_sft.synthesis.store.ledger import format_usd
 from genesis_sft.synthesis.store.records import OpenBatch
 
 SETTLE_SECONDS = 20.0
 """How long the provider may need before it lists a batch that it was sent."""
 
-_CLOCKS_APART = timedelta(hours=1)
+_MARGIN = timedelta(hours=25)
+"""What is looked through beyond the time since it was sent: our clock may have been set since, by a time zone too."""
 
 
 async def find_batch(
-    intended: OpenBatch, batches: Batches, store: JobStore, until_ended: Callable[[Batch], Awaitable[None]]
+    intended: OpenBatch,
+    batches: Batches,
+    store: JobStore,
+    until_ended: Callable[[Batch], Awaitable[None]],
+    sleep: Callable[[float], Awaitable[None]],
 ) -> str | None:
-    """Return the provider's name of a batch that it may have; ``None`` where it has none, and nothing was sent.
+    """Return the provider's name of a batch that it may have; ``None`` where none is found.
 
     Args:
         intended: The batch, as it was recorded before it was sent.
         batches: The provider.
         store: Holds its requests, and the batches that we know.
         until_ended: Waits until a batch of the provider has ended.
+        sleep: Waits for so many seconds, unless the run is stopped.
     """
-    created_at = datetime.fromisoformat(intended.created_at)
-    await asyncio.sleep(SETTLE_SECONDS)
-    known, ours = store.batch_ids(), store.attempts_of_batch(intended.id).keys()
-    for batch in await batches.recent(created_at - _CLOCKS_APART):
-        if batch.id in known or batch.count != intended.count:
+    await sleep(SETTLE_SECONDS)
+    since_sent = max(timedelta(0), datetime.now(UTC) - datetime.fromisoformat(intended.created_at))
+    ours = store.attempts_of_batch(intended.id).keys()
+    for batch in await batches.recent(since_sent + _MARGIN, store.batch_ids()):  # batches are sent one after another
+        if batch.count != intended.count:
             continue
         say(f"  batch {batch.id} at the provider may be one that was sent when the last run ended: looking into it")
         await until_ended(batch)
-        async for key, _ in batches.results(batch.id):
-            if key in ours:
-                return batch.id
-            break  # one foreign key is enough: all or none are ours
+        try:
+            async for key, _ in batches.results(batch.id):
+                if key in ours:
+                    return batch.id
+                break  # one foreign key is enough: all or none are ours
+        except ProviderError as error:
+            if not error.is_not_found:
+                raise
     return None
+
+
+async def give_up_batch(batch: OpenBatch, store: JobStore, what: str) -> None:
+    """Close a batch whose answers cannot be had, and say what that means.
+
+    Args:
+        batch: As the store has it.
+        store: Where it counts as perhaps paid for from now on.
+        what: Was found, as the beginning of a sentence.
+    """
+    requests = len(store.attempts_of_batch(batch.id))
+    lost = await store.batch_lost(batch.id, what)
+    say(
+        f"  {what}. Its {requests:,} requests without an answer are sent again where they are still needed, and may be "
+        f"charged for twice: up to {format_usd(lost)} counts as perhaps spent"
+    )

@@ -7,7 +7,8 @@ import asyncio
 from genesis_sft.console import progress
 from genesis_sft.errors import RunDirError
 from genesis_sft.synthesis.project import Project
-from genesis_sft.synthesis.providers import open_batches, open_provider
+from genesis_sft.synthesis.providers import ProviderError, open_batches, open_provider
+from genesis_sft.synthesis.providers.address import address_of
 from genesis_sft.synthesis.store.job_store import JobStore
 from genesis_sft.synthesis.store.replay import survey
 from genesis_sft.synthesis.writing.stopping import stop_requests
@@ -35,6 +36,20 @@ def write_project(project: Project) -> Written | None:
         raise RunDirError(f"expected a folder to write to at {project.out}: {error.strerror}") from None
     with JobStore.open(project.store_path, budget=project.budget) as store:
         return asyncio.run(_write(project, store))
+
+
+def require_provider(project: Project) -> None:
+    """Refuse a provider that cannot be asked, for want of a key or of an address that is fit for one.
+
+    Raises:
+        ProviderError: It cannot, and something is still to be asked.
+    """
+    try:
+        address_of(project.section.provider)
+    except ProviderError:
+        with project.reading() as store:  # where all is answered nobody is asked, and no key is needed
+            if store is None or store.open_batches() or survey(project.chain, project.scenarios, store).open:
+                raise
 
 
 async def _write(project: Project, store: JobStore) -> Written | None:

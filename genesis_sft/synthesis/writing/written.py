@@ -17,6 +17,12 @@ _SHOWN_EVERY_SECONDS = 0.2
 NOT_BEGUN = "not begun"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: ``"1 request"``, ``"1,200 requests"``, ``"2 batches"``."""
+    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What became of the scenarios that a run was given.
@@ -96,7 +102,8 @@ class Tally:
         done = self.finished + sum(self.ended.values())
         if done and ledger.spent > self._spent_before:
             rest = (ledger.spent - self._spent_before) * (self._planned - done) // done
-            text += f". The other {self._planned - done:,} conversations need about {format_usd(rest)} more"
+            text += f". What is left of the plan, {counted(self._planned - done, 'conversation')}, wants about "
+            text += f"{format_usd(rest)} more"
         return text
 
     def gone(self, what: str) -> GenesisError:
@@ -126,7 +133,7 @@ class Tally:
         ledger, seconds = self._ledger, max(1e-3, time.monotonic() - self._started)
         budget = "" if ledger.budget is None else f" of {format_usd(ledger.budget)}"
         return (
-            f"{self._requests:,} requests ({self._requests / seconds:.1f}/s), {self.finished:,} finished, "
+            f"{counted(self._requests, 'request')} ({self._requests / seconds:.1f}/s), {self.finished:,} finished, "
             f"{sum(self.ended.values()):,} ended, {self._tokens_in:,} tokens in, {self._tokens_out:,} out, "
             f"{format_usd(ledger.spent)}{budget}"
         )

@@ -1,0 +1,75 @@
+"""Waiting for a provider of batches: until it answers, until a batch has ended, and no longer than the run may go."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+from genesis_sft.errors import Stopped
+from genesis_sft.synthesis.asking.request import Fault
+from genesis_sft.synthesis.providers import Batch, Batches
+from genesis_sft.synthesis.store.job_store import JobStore
+from genesis_sft.synthesis.writing.pace import backoff_seconds
+from genesis_sft.synthesis.writing.written import Tally, counted
+
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 2.0, 60.0
+_POLL_GROWTH = 1.5
+
+Result = TypeVar("Result")
+
+
+class Waiting:
+    """Waits, and ends the run where it was asked to stop: all of it raises `Stopped`.
+
+    Args:
+        batches: The provider.
+        store: Knows what stays at the provider.
+        tally: Shows how far a batch is.
+        attempts: How often the provider is asked in a row.
+        stop: Set when the run is to end.
+    """
+
+    def __init__(self, batches: Batches, store: JobStore, tally: Tally, attempts: int, stop: asyncio.Event) -> None:
+        self._batches, self._store, self._tally, self._attempts, self._stop = batches, store, tally, attempts, stop
+        self._draw = random.Random()
+
+    async def until_ended(self, batch: Batch) -> None:
+        """Wait until the provider has done with a batch."""
+        wait_seconds = FIRST_POLL_SECONDS
+        while not batch.ended:
+            counts = f"batch {batch.id}: {batch.succeeded + batch.failed:,} of {batch.count:,} done"
+            self._tally.show(note=counts)
+            await self.sleep(wait_seconds)
+            wait_seconds = min(LONGEST_POLL_SECONDS, wait_seconds * _POLL_GROWTH)
+            batch = await self.asking(partial(self._batches.poll, batch.id))
+
+    async def asking(self, ask: Callable[[], Awaitable[Result]]) -> Result:
+        """Ask the provider for something about batches, again where it fails for a while."""
+        last: Fault | None = None
+        for number in range(self._attempts):
+            if last is not None:
+                await self.sleep(max(last.retry_after or 0.0, backoff_seconds(number - 1, self._draw)))
+            try:
+                return await ask()
+            except Fault as fault:
+                last = fault
+        raise self._tally.gone(f"the provider did not answer {self._attempts} times in a row, at last: {last}")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for so many seconds."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        self.require_going_on()
+
+    def require_going_on(self) -> None:
+        """End the run where it was asked to stop."""
+        if self._stop.is_set():
+            text = "stopped: every answer that came is kept"
+            if count := len(self._store.open_batches()):
+                verb = "stays" if count == 1 else "stay"
+                text += f", and {counted(count, 'batch')} {verb} at the provider, which goes on with the work"
+            raise Stopped(text)
