@@ -86,13 +86,13 @@ def test_the_table_has_all_items_beside_the_others_and_a_dash_where_none_are_lef
     # without flips Tango's interval of n items reaches to 3.8416 / (n + 3.8416); of three items 56.2 %, of four 49.0 %
     assert table.rows == (
         (
-            *("piqa", "acc", "4", "1", "50.0 %", "50.0 %", "0.0 (−49.0 to 49.0)"),
-            *("33.3 %", "33.3 %", "0.0 (−56.2 to 56.2)"),
+            *("piqa", "acc", "4", "1", "50.0 %", "50.0 %", "0.0 (−49.0 to 49.0) points"),
+            *("33.3 %", "33.3 %", "0.0 (−56.2 to 56.2) points"),
         ),
         (
             *("lambada", "perplexity", "2", "1", "7.39", "7.39", "0.000 (0.000 to 0.000) nats"),
             *("2.72", "2.72", "0.000 nats"),
         ),
-        ("hellaswag", "acc", "2", "2", "50.0 %", "50.0 %", "0.0 (−65.8 to 65.8)", "–", "–", "–"),
+        ("hellaswag", "acc", "2", "2", "50.0 %", "50.0 %", "0.0 (−65.8 to 65.8) points", "–", "–", "–"),
     )
     assert len(table.columns) == len(table.align) == 10

@@ -33,7 +33,7 @@ def texts(path: Path) -> list[str]:
 def test_all_parts_are_named(tmp_path: Path) -> None:
     plot_card(card(), tmp_path / "card.svg")
     found = texts(tmp_path / "card.svg")
-    for text in ("9 conversations kept; 12 finished, 40 planned", "be kind", "safety", "sure here is a …",
+    for text in ("9 of 12 finished conversations kept; 40 planned", "be kind", "safety", "sure here is a …",
                  "safety (7)", "language", "empty answer (not finished)", "Left out: 6"):  # fmt: skip
         assert text in found
 
