@@ -18,6 +18,7 @@ from genesis_sft.synthesis.asking.request import Fault, FaultKind
 from genesis_sft.synthesis.providers.address import Address
 from genesis_sft.synthesis.providers.bounded_client import BoundedClient
 from genesis_sft.synthesis.providers.errors import ProviderError, Unanswerable, clean, from_status
+from genesis_sft.synthesis.providers.pools import Pools
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -65,7 +66,11 @@ def _http_client(section: ProviderSection, address: Address) -> BoundedClient:
         trust_env=False,
         follow_redirects=False,
         timeout=section.timeout_seconds,
-        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=section.concurrency),
+        transport=Pools(
+            section.concurrency,
+            trust_env=False,
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=section.concurrency),
+        ),
     )
 
 
