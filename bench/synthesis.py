@@ -3,7 +3,7 @@
     python bench/synthesis.py --out bench/results/synthesis_cpu.json
 
 The command itself, `genesis-sft synthesize`, in a process of its own with the official SDK, against the test server of
-`tests/synthesis/server.py` in another one, over loopback: with all steps until about 10,000 requests are answered, and
+`tests/synthesis/server/` in another one, over loopback: with all steps until about 10,000 requests are answered, and
 with one request a conversation for plans of two sizes. The rate is taken from the server's log, from the first request
 to the last; memory is the peak of the process as the kernel counts it. The store alone is measured with one and with
 32 workers that record, reserve and answer: what a commit for each change would bound, a commit for many does not.

@@ -18,7 +18,6 @@ exactly the stages that depend on it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -33,9 +32,10 @@ from datetime import UTC, datetime
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from genesis_sft.errors import RunDirError
+from genesis_sft.file_lock import lock_file
 
 MANIFEST = "manifest.json"
 MARKER = ".genesis-run"
@@ -164,6 +164,13 @@ class RunDir:
         Raises:
             RunDirError: Another process holds it, it cannot be made, or it holds something else than a run.
         """
+
+        def in_use(holder: str) -> NoReturn:
+            raise RunDirError(
+                f"another genesis-sft (process {holder}) works in {self.path}",
+                hint="Wait for it to end, or name another folder with --run-dir.",
+            )
+
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not (self.path / MARKER).exists() and any(self.path.iterdir()):
@@ -171,21 +178,10 @@ class RunDir:
                     f"expected an empty folder or a run folder at {self.path}; found other files in it",
                     hint="Name another folder with --run-dir.",
                 )
-            handle = open(self.path / MARKER, "a+")  # noqa: SIM115 - held as long as the lock is
+            handle = lock_file(self.path / MARKER, in_use)
         except OSError as error:
             raise RunDirError(f"expected a folder to write to at {self.path}: {error.strerror}") from None
         with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.seek(0)
-                raise RunDirError(
-                    f"another genesis-sft (process {handle.read().strip() or 'unknown'}) works in {self.path}",
-                    hint="Wait for it to end, or name another folder with --run-dir.",
-                ) from None
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
             yield
 
     def _partial(self, spec: StageSpec) -> Path:

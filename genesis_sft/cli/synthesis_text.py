@@ -10,8 +10,7 @@ from genesis_sft.synthesis.planning.plan import coverage
 from genesis_sft.synthesis.store.ledger import format_usd
 
 if TYPE_CHECKING:
-    from genesis_sft.synthesis.asking.request import Request
-    from genesis_sft.synthesis.price.forecast_numbers import Forecast
+    from genesis_sft.synthesis.price.forecast_numbers import Example, Forecast
     from genesis_sft.synthesis.project import Project
     from genesis_sft.synthesis.status import Status
 
@@ -35,13 +34,18 @@ def forecast_lines(project: Project, forecast: Forecast, status: Status) -> Iter
         yield f"requests will go to {section.provider.base_url}"
 
 
-def prompt_lines(examples: Sequence[Request]) -> Iterator[str]:
+def prompt_lines(examples: Sequence[Example]) -> Iterator[str]:
     """Yield requests in full."""
     shared: set[str] = set()
-    for request in examples:
+    for example in examples:
+        request = example.request
         yield ""
-        yield f"===== {request.step}: scenario {request.scenario}, exchange {request.turn + 1}, {request.model}, "
-        yield f"      at most {request.max_tokens:,} tokens"
+        yield (
+            f"===== {request.step}: scenario {request.scenario}, exchange {request.turn + 1}, {request.model}, "
+            f"at most {request.max_tokens:,} tokens"
+        )
+        if example.has_stand_ins:
+            yield "      other text, of the expected length, stands in for answers within it that have not come yet"
         if request.shared and request.shared in shared:
             yield "----- system, shared by all requests: as above"
         elif request.shared:

@@ -68,6 +68,8 @@ def synthesize_command(
     if show_prompts and not dry_run:
         raise InputError("expected --show-prompts with --dry-run, found it alone")
     project = Project.open(recipe, set_ or (), limit=limit)
+    if not as_json:
+        _tell_of_limit(project, limit)
     from genesis_sft.synthesis.output.own_output import require_own_output
 
     if dry_run:
@@ -80,7 +82,7 @@ def synthesize_command(
     require_own_output(project.out)
     require_provider(project)
     questions = _questions(project)  # they may be out of reach: that is said before anything is paid
-    written = write_project(project)
+    written = write_project(project, questions)
     try:
         _export(project, questions, as_json)
     except KeyboardInterrupt:
@@ -98,10 +100,12 @@ def status_command(
     from genesis_sft.synthesis.project import Project
     from genesis_sft.synthesis.status import read_status
 
-    status = read_status(Project.open(recipe, set_ or (), limit=limit))
+    project = Project.open(recipe, set_ or (), limit=limit)
+    status = read_status(project)
     if as_json:
         print_json(status.to_json())
     else:
+        _tell_of_limit(project, limit)
         print(visible("\n".join(status_lines(status))))
 
 
@@ -124,6 +128,13 @@ def export_command(
     _export(project, _questions(project), as_json, steps)
 
 
+def _tell_of_limit(project: Project, limit: int | None) -> None:
+    """Say where a limit leaves nothing out."""
+    planned = project.section.conversations
+    if limit is not None and limit > planned:
+        say(f"  --limit {limit:,} is more than the {planned:,} planned conversations: it is all of them")
+
+
 def _dry_run(project: Project, *, show_prompts: bool, as_json: bool) -> None:
     from genesis_sft.cli.synthesis_text import forecast_lines, prompt_lines
     from genesis_sft.synthesis.planning.plan import coverage
@@ -134,7 +145,7 @@ def _dry_run(project: Project, *, show_prompts: bool, as_json: bool) -> None:
     with project.reading() as store:
         found = forecast(project.chain, project.scenarios, project.price, project.section, store)
     if as_json:
-        examples = {step: asdict(request) for step, request in found.examples.items()} if show_prompts else {}
+        examples = {step: asdict(example) for step, example in found.examples.items()} if show_prompts else {}
         print_json(
             {
                 "coverage": coverage(project.framework, project.scenarios).to_json(),
@@ -169,19 +180,17 @@ def _export(project: Project, questions: tuple[Question, ...], as_json: bool, st
     """Screen what is finished, write it out, and say what came of it."""
     from genesis_sft.cli.synthesis_text import money_line, source_lines
     from genesis_sft.report.synthesis_plots import plot_card
-    from genesis_sft.run_dir import replacing
     from genesis_sft.synthesis.output.files import write_output, write_steps
-    from genesis_sft.synthesis.output.own_output import CARD_PAGE, CARD_PLOT, REJECTED
+    from genesis_sft.synthesis.output.own_output import CARD_PAGE, REJECTED
     from genesis_sft.synthesis.status import read_status
 
     parts = (project.recipe, project.framework)
     with project.reading() as store:
         assert store is not None  # there was one when the command began, or it was made
         if steps is not None:
-            write_steps(steps, project.chain, store, *parts)
-        summary = write_output(project.out, project.chain, store, *parts, project.price, questions)
-    with replacing(project.out / CARD_PLOT) as picture:
-        plot_card(summary.card, picture)
+            write_steps(project.out, steps, project.chain, store, *parts)
+        written = (project.out, project.chain, store, *parts, project.price, questions)
+        summary = write_output(*written, draw=plot_card)
     status = read_status(project)
     if as_json:
         print_json({"out": str(project.out), "card": summary.card, "status": status.to_json()})

@@ -33,8 +33,8 @@ training:
 """
 
 
-@pytest.fixture
-def tiny_recipe(tmp_path: Path, tiny_folder: Path) -> Path:
+def write_tiny_recipe(folder: Path, model: Path) -> Path:
+    """Write the recipe and its two sources; returns the recipe."""
     sums = [
         {"query": f"What is {n} plus {n}?", "response": f"It is {2 * n}, quite exactly.", "type": "made up"}
         for n in range(24)
@@ -53,7 +53,12 @@ def tiny_recipe(tmp_path: Path, tiny_folder: Path) -> Path:
         for n in range(20)
     ]
     for name, rows in (("sums", sums), ("birds", birds)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(RECIPE.format(model=tiny_folder))
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(RECIPE.format(model=model))
     return recipe
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path, tiny_folder: Path) -> Path:
+    return write_tiny_recipe(tmp_path, tiny_folder)

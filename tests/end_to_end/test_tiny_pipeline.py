@@ -1,12 +1,10 @@
 """The whole pipeline on a tiny model, without network: every stage, resumption, what a changed recipe redoes."""
 
+import dataclasses
 import itertools
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,17 +13,29 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from genesis_sft import pipeline
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.pipeline import plan, run
 from genesis_sft.recipe import load_recipe
-from genesis_sft.stages import STAGES
+from genesis_sft.stages import STAGES, Stage
+from tests.end_to_end.conftest import write_tiny_recipe
+from tests.forked import CONTEXT
 
 NAMES = [stage.name for stage in STAGES]
 
 
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A folder with the recipe ``tiny.yaml`` and its run ``run``. Shared: do not change it."""
+    folder = tmp_path_factory.mktemp("tiny-pipeline")
+    run(load_recipe(write_tiny_recipe(folder, tiny_folder)), folder / "run")
+    return folder
+
+
 @pytest.fixture
-def finished(tiny_recipe: Path, tmp_path: Path) -> Path:
-    return run(load_recipe(tiny_recipe), tmp_path / "run")
+def finished(done: Path, tiny_recipe: Path, tmp_path: Path) -> Path:
+    """A copy of that run, beside a recipe of the same words."""
+    return shutil.copytree(done / "run", tmp_path / "run")
 
 
 def to_do(recipe: Path, run_dir: Path, *overrides: str) -> list[str]:
@@ -51,7 +61,8 @@ def assert_same_outcome(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
-def test_a_run_leaves_everything_it_promises(finished: Path, tiny_recipe: Path) -> None:
+def test_a_run_leaves_everything_it_promises(done: Path) -> None:
+    finished = done / "run"
     for place in (
         "recipe.yaml",
         "base/model/config.json",
@@ -75,10 +86,11 @@ def test_a_run_leaves_everything_it_promises(finished: Path, tiny_recipe: Path) 
     assert sum(source["rows_read"] for source in sources) == 44
     store = TokenStore.open(finished / "data")
     assert sum(source["kept"] for source in sources) == len(store.train)
-    assert load_recipe(finished / "recipe.yaml") == load_recipe(tiny_recipe)
+    assert load_recipe(finished / "recipe.yaml") == load_recipe(done / "tiny.yaml")
 
 
-def test_a_second_run_does_nothing_twice(finished: Path, tiny_recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_does_nothing_twice(done: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    finished, tiny_recipe = done / "run", done / "tiny.yaml"
     before = {
         path: path.stat().st_mtime_ns
         for path in finished.rglob("*.*")
@@ -126,30 +138,25 @@ def test_a_run_folder_can_be_moved(finished: Path, tiny_recipe: Path, tmp_path: 
     assert to_do(elsewhere / "tiny.yaml", elsewhere / "run") == []
 
 
-CHILD = """
-import dataclasses, sys, time
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from genesis_sft import pipeline
-from genesis_sft.recipe import load_recipe
+def run_and_hang(recipe: Path, run_dir: Path, stop_in: str, log: Path) -> None:
+    """Run, and stand still in a stage that has written all but its manifest: the worst moment to be killed."""
 
-recipe, run_dir, stop_in, log = sys.argv[1:5]
+    def watched(stage: Stage) -> Stage:
+        def work(*arguments: Any) -> Any:
+            with open(log, "a") as handle:
+                handle.write(f"{stage.name}\n")
+            result = stage.work(*arguments)
+            if stage.name == stop_in:
+                Path(f"{log}.ready").touch()
+                time.sleep(60)
+            return result
 
-def watched(stage):
-    def work(*args):
-        with open(log, "a") as handle:
-            handle.write(stage.name + chr(10))
-        result = stage.work(*args)
-        if stage.name == stop_in:
-            Path(log + ".ready").touch()  # all is written but the manifest: the worst moment to be killed
-            time.sleep(60)
-        return result
-    return dataclasses.replace(stage, work=work)
+        return dataclasses.replace(stage, work=work)
 
-pipeline.STAGES = tuple(watched(stage) for stage in pipeline.STAGES)
-pipeline.run(load_recipe(recipe), run_dir)
-"""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    torch.set_num_threads(1)
+    pipeline.STAGES = tuple(watched(stage) for stage in pipeline.STAGES)  # type: ignore[attr-defined]
+    run(load_recipe(recipe), run_dir)
 
 
 @pytest.mark.slow
@@ -159,17 +166,14 @@ def test_killed_in_each_stage_it_ends_the_same_and_repeats_no_finished_stage(
     run_dir, log = tmp_path / "killed", tmp_path / "log"
     ready = Path(f"{log}.ready")
     for name in NAMES:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, tiny_recipe, run_dir, name, log],
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+        process = CONTEXT.Process(target=run_and_hang, args=(tiny_recipe, run_dir, name, log))
+        process.start()
         deadline = time.monotonic() + 120
-        while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
+        while not ready.exists() and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.02)
         assert ready.exists(), name
-        process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.kill()  # SIGKILL
+        process.join(30)
         ready.unlink()
     run(load_recipe(tiny_recipe), run_dir)
     # a child begins the stage that its predecessor was killed in, and the next one; none begins a finished stage

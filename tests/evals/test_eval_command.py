@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -13,20 +11,14 @@ from genesis_sft.errors import InputError, ModelError
 from genesis_sft.run_dir import MARKER
 from tests.evals.conftest import LAMBADA, MMLU, PIQA
 from tests.evals.test_documents import write_rows
+from tests.program import run_program, start_program
+from tests.training.processes.processes import meeting_place, torchrun_environment
+
+OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def run(*arguments):
     app(["eval", *map(str, arguments)], standalone_mode=False)
-
-
-def run_apart(*arguments, launcher=()):
-    return subprocess.run(
-        [sys.executable, *launcher, "-m", "genesis_sft", "eval", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=170,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-    )
 
 
 @pytest.fixture
@@ -137,16 +129,30 @@ def test_another_evaluation_is_replaced_when_asked_to(tiny_base, folder, tmp_pat
 
 
 @pytest.mark.slow
-def test_under_torchrun_one_process_speaks_and_the_scores_are_the_same(tiny_base, folder, tmp_path):
+def test_as_torchrun_starts_them_one_process_speaks_and_the_scores_are_the_same(tiny_base, folder, tmp_path):
     arguments = ["--tasks", "piqa,lambada_openai", "--surfaces", "raw,chat", "--data", folder, "--device", "cpu"]
-    alone = run_apart(tiny_base.path, *arguments)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    together = run_apart(tiny_base.path, *arguments, "--out", tmp_path / "out", launcher=launcher)
-    assert (alone.returncode, together.returncode) == (0, 0), together.stderr
-    assert together.stdout == alone.stdout
+    alone = run_program("eval", tiny_base.path, *arguments, env=OFFLINE)
+    place = meeting_place()
+    ranks = [
+        start_program(
+            *("eval", tiny_base.path, *arguments, "--out", tmp_path / "out"),
+            stdout=tmp_path / f"stdout-{rank}",
+            stderr=tmp_path / f"stderr-{rank}",
+            env=OFFLINE | torchrun_environment(rank, 2, 2, place.port),
+        )
+        for rank in range(2)
+    ]
+    for process in ranks:
+        process.join(120)
+        process.kill()
+        process.join()
+    said = "".join((tmp_path / f"stderr-{rank}").read_text() for rank in range(2))
+    assert [alone.returncode, *(process.exitcode for process in ranks)] == [0, 0, 0], said
+    assert (tmp_path / "stdout-0").read_text() == alone.stdout
+    assert (tmp_path / "stdout-1").read_text() == ""
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "answers.jsonl",
         "record.json",
         "samples.jsonl",
     ]
-    assert together.stderr.count("  piqa: acc") == 1
+    assert said.count("  piqa: acc") == 1

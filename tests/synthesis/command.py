@@ -1,9 +1,11 @@
-"""`genesis-sft synthesize` as a user meets it: a recipe, a process of its own, its status and what it printed."""
+"""`genesis-sft synthesize` as a user meets it: a recipe, a process of its own, its status and what it printed.
+
+The processes are forked from one that has imported the program; `command` is for those that begin from nothing.
+"""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,11 @@ from typing import Any
 import orjson
 import yaml
 
+from tests.program import ROOT, Result, run_program
 from tests.synthesis.conftest import LoopbackServer
 from tests.synthesis.tiny_framework import PRINCIPLES, PROMPTS, TAXONOMY
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-test-0123456789-not-to-be-seen"
-
-Result = subprocess.CompletedProcess[str]
 
 
 def write_recipe(folder: Path, **synthesis: Any) -> Path:
@@ -57,9 +57,7 @@ def environment(**changes: str | None) -> dict[str, str]:
 
 def synthesize(*arguments: object, timeout: float = 120, **env: str | None) -> Result:
     """Run the command to its end."""
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=timeout, env=environment(**env), cwd=ROOT
-    )
+    return run_program("synthesize", *arguments, env=environment(**env), timeout=timeout)
 
 
 def command(*arguments: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""The loopback server of `server.py`, started by tests in a process of its own, and sockets to this machine."""
+"""The loopback server of `server/`, started by tests in a process of its own, and sockets to this machine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 import orjson
 import pytest
 from pytest_socket import enable_socket, socket_allow_hosts
+
+from tests.synthesis.server.script import PAID
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,11 +53,10 @@ class LoopbackServer:
 
     def answered_keys(self) -> list[str]:
         """Keys of the requests and items that it answered whole, in order; twice, if answered twice."""
-        broken = ("hang", "disconnect", "cut_off", "malformed", "wrong_shape", "long")
         return [
             entry["key"]
             for entry in self.log()
-            if entry.get("key") and entry.get("status") == 200 and entry.get("fault") not in broken
+            if entry.get("key") and entry.get("status") == 200 and entry.get("fault") not in PAID
         ]
 
 
@@ -99,7 +100,7 @@ def loopback() -> None:
 
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
-    """``start_server(key="...", faults=[...], ...)`` with the fields of `server_script.Script`."""
+    """``start_server(key="...", faults=[...], ...)`` with the fields of `server.script.Script`."""
     started: list[LoopbackServer] = []
 
     def start(**script: Any) -> LoopbackServer:

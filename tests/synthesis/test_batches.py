@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
@@ -25,8 +27,15 @@ from genesis_sft.synthesis.providers import (
     open_provider,
 )
 from genesis_sft.synthesis.providers import batches as adapter
+from genesis_sft.synthesis.providers.bounded_client import Line
 from genesis_sft.synthesis.providers.message_format import batch_item
+from genesis_sft.synthesis.store.job_store import JobStore
+from genesis_sft.synthesis.store.records import Totals
+from genesis_sft.synthesis.writing import batch_waiting
+from genesis_sft.synthesis.writing.write_batches import write_batches
+from genesis_sft.synthesis.writing.written import Written
 from tests.synthesis.conftest import LoopbackServer, StartServer
+from tests.synthesis.writing import FlatPrice, scenario, work_of
 
 MODEL = "claude-haiku-4-5"
 LONG = timedelta(days=1)
@@ -206,8 +215,88 @@ def test_whatever_a_line_of_results_holds_has_a_meaning(line: bytes) -> None:
     reader = object.__new__(adapter.AnthropicBatches)
     reader._key = None
     try:
-        key, found = reader._result(line)
+        result = reader._result(Line(line))
     except Fault as fault:
-        key, found = "", fault
+        result = ("", fault)
+    assert result is not None
+    key, found = result
     assert isinstance(key, str)
     assert isinstance(found, Answer | Fault | Unanswerable | ProviderError)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (Line(b'{"custom_id":"k-1","result":{"type":"succ'), "k-1"),
+        (Line(b'{"custom_id":"k-1","result":{"type":"succ', is_too_long=True), "k-1"),
+        (Line(b' { "custom_id" : "k-1", "result": 7}'), "k-1"),
+        # further on, the name may be one that the answer itself holds
+        (Line(b'{"result":{"message":{"custom_id":"k-1",', is_too_long=True), None),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_its_own_requests_fault(line: Line, key: str | None) -> None:
+    result = object.__new__(adapter.AnthropicBatches)._result(line)
+    assert (result and result[0]) == key
+    if result is not None:
+        assert isinstance(result[1], Fault)
+        assert (result[1].kind, result[1].maybe_paid) == ("malformed", True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [Line(b"<html>Sign in to this network</html>"), Line(b'{"custom_id":"k-1","result":{"type":"succ', is_ended=False)],
+)
+def test_a_page_that_is_none_of_results_and_one_that_breaks_off_cost_nobody_an_answer(line: Line) -> None:
+    reader = object.__new__(adapter.AnthropicBatches)
+    reader._key = None
+    with pytest.raises(Fault, match="a line of the results is none"):
+        reader._result(line)
+
+
+def write_all(server: LoopbackServer, folder: Path) -> tuple[Written, Totals]:
+    """Write five conversations of two requests each, in two batches if nothing goes wrong."""
+
+    async def work(batches: Batches) -> Written:
+        with JobStore.open(folder / "requests.sqlite", budget=None) as store:
+            return await write_batches(work_of([scenario(number) for number in range(5)], store), batches)
+
+    written = run(server, work)
+    with JobStore.read(folder / "requests.sqlite") as store:
+        return written, store.totals()
+
+
+def sent(server: LoopbackServer) -> Counter[str]:
+    return Counter(key for entry in server.log() if entry["path"] == "create" for key in entry["keys"])
+
+
+@pytest.fixture
+def _short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_waiting, "FIRST_POLL_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("_short_polls")
+@pytest.mark.parametrize("fault", ["long", "malformed"])
+def test_a_result_that_cannot_be_read_costs_its_own_request_only(
+    start_server: StartServer, tmp_path: Path, fault: str
+) -> None:
+    server = start_server(faults=[{"fault": fault, "path": "line", "at_most": 1}])
+    written, totals = write_all(server, tmp_path)
+    assert written.finished == 5
+    assert sorted(sent(server).values()) == [1] * 9 + [2]
+    assert totals.faults == {"malformed": 1}
+    assert totals.maybe_spent == FlatPrice().most(requests(1)[0], batch=True)
+
+
+@pytest.mark.usefixtures("_short_polls")
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_batch_whose_results_the_provider_has_no_more_is_closed_and_asked_again(
+    start_server: StartServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    fault = {"fault": "status", "path": "results", "at_most": 1, "status": status, "type": "not_found_error"}
+    server = start_server(faults=[fault])
+    written, totals = write_all(server, tmp_path)
+    assert written.finished == 5
+    assert sorted(sent(server).values()) == [1] * 5 + [2] * 5
+    assert totals.faults == {"lost": 5}
+    assert totals.maybe_spent == 5 * FlatPrice().most(requests(1)[0], batch=True)
+    assert "no such results (any more)" in " ".join(capsys.readouterr().err.split())

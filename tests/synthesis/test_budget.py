@@ -14,7 +14,7 @@ from genesis_sft.synthesis.store.ledger import BudgetSpent, Ledger, format_usd
 from genesis_sft.synthesis.writing import pace
 from genesis_sft.synthesis.writing.write import write
 from genesis_sft.synthesis.writing.written import Written
-from tests.synthesis.writing import FlatPrice, NoProgress, TinyChain, TinyProvider, answer, request, scenario, section
+from tests.synthesis.writing import TinyProvider, answer, request, scenario, work_of
 
 
 @given(
@@ -63,12 +63,8 @@ def test_32_workers_with_faults_never_spend_more(
 
     async def run() -> Written:
         with JobStore.open(tmp_path / "requests.sqlite", budget=budget) as store:
-            chain, plan = TinyChain(), [scenario(number, turns=2) for number in range(60)]
-            settings = section(concurrency=32, attempts=5)
-            return await write(
-                chain, plan, TinyProvider(behave), store, FlatPrice(), settings,
-                stop=asyncio.Event(), progress=NoProgress(),
-            )  # fmt: skip
+            plan = [scenario(number, turns=2) for number in range(60)]
+            return await write(work_of(plan, store, concurrency=32, attempts=5), TinyProvider(behave))
 
     written = asyncio.run(run())
     assert billed <= budget
@@ -88,10 +84,7 @@ def test_a_run_out_of_budget_says_what_it_spent_and_what_the_rest_needs(tmp_path
     async def run() -> Written:
         with JobStore.open(tmp_path / "requests.sqlite", budget=1_000 + 12 * 30) as store:
             plan = [scenario(number) for number in range(100)]
-            return await write(
-                TinyChain(), plan, TinyProvider(), store, FlatPrice(), section(concurrency=1),
-                stop=asyncio.Event(), progress=NoProgress(),
-            )  # fmt: skip
+            return await write(work_of(plan, store, concurrency=1), TinyProvider())
 
     written = asyncio.run(run())
     # a conversation costs 2 x 30; after 12 requests 1,000 are left, which covers a 13th; after it they do not

@@ -15,10 +15,11 @@ from genesis_sft.recipe import SynthesisRecipe
 from genesis_sft.report.synthesis_plots import plot_card
 from genesis_sft.synthesis.asking.chain import Chain
 from genesis_sft.synthesis.asking.request import Answer, Request
-from genesis_sft.synthesis.output.card import MARKDOWN_HEAD
+from genesis_sft.synthesis.output.card_parts import FEWEST, diversity_page
 from genesis_sft.synthesis.output.files import write_output
-from genesis_sft.synthesis.output.own_output import require_own_output
+from genesis_sft.synthesis.screening.diversity import diversity
 from genesis_sft.synthesis.store.job_store import JobStore
+from tests.synthesis.screened import candidate, talk
 from tests.synthesis.test_output import FRAMEWORK, PRICE, fill, recipe_of, refusing
 
 
@@ -39,7 +40,7 @@ def test_counts_add_up_and_stand_on_the_page(tmp_path: Path) -> None:
     assert sum(sum(area.values()) for area in card["main_principles"].values()) == counts["kept"]
     assert card["coverage"]["num_scenarios"] == counts["kept"]
     assert card["diversity"]["conversations"] == counts["kept"]
-    assert page.startswith(MARKDOWN_HEAD)
+    assert page.startswith("# Data card")
     for text in ("10 conversations", "| writer-1 | 10 |", "rejected: leaked instructions | 1", FRAMEWORK.hash[:16],
                  "came to no conversation: refused by the provider | 1", "input $1, output $5"):  # fmt: skip
         assert text in page
@@ -72,10 +73,17 @@ def test_a_models_name_cannot_break_the_page(tmp_path: Path) -> None:
     assert "| a\\|b # &lt;script>␛[31m | 10 |" in page
 
 
-def test_a_plot_of_the_card_is_known_as_ones_own(tmp_path: Path) -> None:
-    card, _ = make(tmp_path)
-    plot_card(card, tmp_path / "card.svg")
-    require_own_output(tmp_path)
+def test_the_page_tells_shares_only_of_enough_conversations() -> None:
+    """Of 49 conversations lengths alone; of 50 all."""
+    few, enough = (
+        "\n".join(diversity_page(diversity(candidate(n, talk(f"why {n}?", f"so it is {n}")) for n in range(count))))
+        for count in (FEWEST - 1, FEWEST)
+    )
+    for word in ("distinct-1", "5 %", "opening", "Jaccard"):
+        assert (word in few, word in enough) == (False, True)
+    assert "| words of a message, median | 2 | 4 |" in few
+    assert "| words of a message: 5 % are below - median - 5 % are above | 2 - 2 - 2 | 4 - 4 - 4 |" in enough
+    assert "told of 50 conversations and more" in few
 
 
 def test_the_page_speaks_of_batches_only_where_there_were_some(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sqlite3
@@ -99,6 +100,12 @@ def test_a_dry_run_shows_coverage_first_then_requests_price_and_prompts(tmp_path
     first = project.chain.next(project.scenarios[0], {})
     assert first.shared in shown  # type: ignore[union-attr]
     assert first.messages[0][1] in shown  # type: ignore[union-attr]
+    heads = {line.split(":")[0]: after for line, after in itertools.pairwise(shown.splitlines()) if "=====" in line}
+    told = {
+        head: after.endswith("stands in for answers within it that have not come yet") for head, after in heads.items()
+    }
+    assert told == {"===== question": False, "===== draft": True, "===== critique": True, "===== revision": True}
+    assert "===== question: scenario 0, exchange 1, claude-haiku-4-5, at most" in shown
     assert not (tmp_path / "out").exists()
 
 
@@ -128,32 +135,33 @@ def test_a_run_is_written_resumed_at_no_cost_and_exported(tmp_path: Path, start_
     keys = server.answered_keys()
     assert len(keys) == len(set(keys))
 
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if "requests" not in path.name}
+    results = ("conversations.jsonl", "rejected.jsonl", "card.json", "card.md", "card.svg")
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in results}
     # nothing is left to ask: neither key nor server is needed
     succeed(recipe, ANTHROPIC_API_KEY=None)
     steps = tmp_path / "steps.jsonl"
     succeed("export", recipe, "--steps", steps)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.name in before} == before
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in results} == before
     assert server.answered_keys() == keys
     assert len(rows(steps)) == len(keys)
 
 
 def test_status_is_right_during_a_run_and_after_it(tmp_path: Path, start_server: StartServer) -> None:
     server = start_server(latency_seconds=0.05)
-    recipe = openai_recipe(tmp_path, server, conversations=60)
+    recipe = openai_recipe(tmp_path, server, conversations=30)
     nothing = answer_json("status", recipe)
-    assert nothing["conversations"] == {"planned": 60, "finished": 0, "ended": {}, "under_way": 0, "to_begin": 60}
+    assert nothing["conversations"] == {"planned": 30, "finished": 0, "ended": {}, "under_way": 0, "to_begin": 30}
     with running(recipe) as process:
         wait_until_asked(server, 40)
         during = answer_json("status", recipe)
         assert process.poll() is None, "the run was over too early for this test"
         assert 0 < during["requests"]["answered"] < len(server.log())
         parts = during["conversations"]
-        assert parts["finished"] + sum(parts["ended"].values()) + parts["under_way"] + parts["to_begin"] == 60
+        assert parts["finished"] + sum(parts["ended"].values()) + parts["under_way"] + parts["to_begin"] == 30
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said
     after = answer_json("status", recipe)
-    assert after["conversations"]["finished"] + sum(after["conversations"]["ended"].values()) == 60
+    assert after["conversations"]["finished"] + sum(after["conversations"]["ended"].values()) == 30
     assert after["requests"]["answered"] == len(server.answered_keys())
     assert after["attempts"]["under_way"] == 0
 
@@ -305,7 +313,18 @@ def test_json_is_all_that_stands_on_stdout(tmp_path: Path, start_server: StartSe
 
 def test_a_dry_run_refuses_a_place_that_the_run_would_refuse(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
-    refused(synthesize(write_recipe(tmp_path, out="taken"), "--dry-run"), "found a file", str(tmp_path / "taken"))
+    for out in ("taken", "taken/below"):
+        recipe = write_recipe(tmp_path, out=out, budget_usd=1)
+        for words in (["--dry-run"], []):
+            refused(synthesize(recipe, *words), f"expected a folder at {tmp_path / 'taken'}, found a file")
+
+
+def test_a_limit_above_the_plan_is_told(tmp_path: Path) -> None:
+    recipe, told = write_recipe(tmp_path, conversations=5), "--limit 6 is more than the 5 planned conversations"
+    for words in ([recipe, "--dry-run"], ["status", recipe]):
+        assert told in succeed(*words, "--limit", 6).stderr
+        assert told not in succeed(*words, "--limit", 6, "--json").stderr
+        assert "planned conversations" not in succeed(*words, "--limit", 5).stderr
 
 
 def test_a_model_without_a_price_is_foreseen_in_tokens_alone(tmp_path: Path) -> None:
@@ -336,3 +355,24 @@ def test_a_budget_below_what_is_spent_is_told_without_negative_amounts(
     for text in (stopped.stderr, succeed(recipe, "--dry-run", *lower).stdout):
         assert "the budget is exceeded by $" in text
         assert "$-" not in text
+
+
+def test_texts_from_files_and_servers_cannot_command_the_terminal(tmp_path: Path, start_server: StartServer) -> None:
+    red, shown_red = "\x1b[31m", "␛[31m"
+    constitution = tiny_constitution(tmp_path)
+    prompts = orjson.loads((constitution / "prompts.yaml").read_bytes())
+    prompts["draft"]["system"] += red
+    (constitution / "prompts.yaml").write_bytes(orjson.dumps(prompts))
+    recipe = openai_recipe(tmp_path, start_server(), conversations=2, constitution=str(constitution), out=f"out{red}")
+    forecast, prompted, written, exported = (
+        succeed(*words)
+        for words in ([recipe, "--dry-run"], [recipe, "--dry-run", "--show-prompts"], [recipe], ["export", recipe])
+    )
+    with sqlite3.connect(tmp_path / f"out{red}" / "requests.sqlite") as store:
+        store.execute("UPDATE attempts SET outcome = ? WHERE id = 1", (f"odd{red}",))
+    store.close()
+    status = succeed("status", recipe)
+    for result in (forecast, prompted, written, exported, status):
+        assert shown_red in result.stdout
+        assert "\x1b" not in result.stdout + result.stderr
+    assert prompted.stdout.count(shown_red) > forecast.stdout.count(shown_red)

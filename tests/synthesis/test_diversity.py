@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from genesis_sft.synthesis.output.card_parts import diversity_lines
 from genesis_sft.synthesis.screening.diversity import SAMPLE_WORDS, diversity
 from tests.synthesis.screened import candidate, talk
 
@@ -81,5 +82,23 @@ def test_lengths_are_percentiles_by_side_and_area() -> None:
 def test_no_conversations_have_no_numbers() -> None:
     found = diversity([])
     assert found.conversations == 0
-    assert found.lines() == ("no conversations",)
+    assert list(diversity_lines(found)) == ["no conversations"]
     assert found.to_json()["answers"]["lengths"] is None
+
+
+def test_few_conversations_are_told_by_their_lengths_alone() -> None:
+    found = diversity(candidate(n, talk("one two", " ".join(["w"] * (n + 1)))) for n in range(49))
+    *lengths, last = diversity_lines(found)
+    assert lengths == ["questions: 2 words (median)", "answers: 25 words (median)"]
+    assert "50 conversations" in last
+
+
+def test_numbers_of_many_are_told_in_words() -> None:
+    # 60 answers of four words, of which one is used throughout; 30 of them begin alike, and are alike
+    answers = [f"same a{n} b{n} c{n}" if n < 30 else "same as it was" for n in range(60)]
+    text = "\n".join(diversity_lines(diversity(candidate(n, talk(f"q{n}", one)) for n, one in enumerate(answers))))
+    # words: 1 + 3 x 30 + 3 of 240; pairs in a row: 3 x 30 + 3 of 240
+    assert "for every 100 words 39 different ones, 39 different pairs in a row" in text
+    # the commonest opening and nine that one has: 39 of 60
+    assert "the ten commonest open 65.0% of the conversations, 'same as it was ...' alone 30" in text
+    assert not [term for term in ("distinct", "Jaccard", "n-gram", "effective") if term in text]

@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
+from genesis_sft.synthesis.asking.chain import Chain
 from genesis_sft.synthesis.asking.request import Answer, Request, Usage
+from genesis_sft.synthesis.planning.plan import make_plan
 from genesis_sft.synthesis.price.expected_answers import LEAST_ANSWERS, Measured
 from genesis_sft.synthesis.price.forecast import SAMPLE, forecast
-from genesis_sft.synthesis.price.forecast_numbers import Forecast
+from genesis_sft.synthesis.price.forecast_numbers import Example, Forecast
 from genesis_sft.synthesis.project import Project
+from genesis_sft.synthesis.store.job_store import JobStore
+from genesis_sft.synthesis.store.replay import replay
 from genesis_sft.synthesis.writing.run import write_project
 from tests.synthesis.command import KEY, anthropic_recipe, openai_recipe, tiny_constitution, write_recipe
 from tests.synthesis.conftest import LoopbackServer, StartServer
+from tests.synthesis.test_output import FRAMEWORK, PRICE, fill, recipe_of
 from tests.synthesis.tiny_framework import tiny_scenario
 
 CONVERSATIONS = 100
@@ -99,6 +104,19 @@ def test_a_large_plan_is_sampled_and_the_sample_agrees_with_the_whole(
     assert 0 < sampled.standard_error < 0.1 * whole.expected
     assert abs(sampled.expected - whole.expected) < 3 * sampled.standard_error
     assert abs(sampled.requests - whole.requests) < 0.1 * whole.requests
+
+
+def test_examples_say_whether_they_hold_stand_ins(tmp_path: Path) -> None:
+    """One question has been answered: what follows it is known, and what follows that is not."""
+    section = recipe_of().synthesis
+    chain, plan = Chain(FRAMEWORK, section), make_plan(FRAMEWORK, recipe_of().seed, 12)
+    with JobStore.open(tmp_path / "requests.sqlite", budget=None) as store:
+        fill(store, [0], most=1)
+        examples = forecast(chain, plan, PRICE, section, store).examples
+        assert examples["draft"] == Example(replay(chain, plan[0], store).outcome, has_stand_ins=False)  # type: ignore[arg-type]
+    for step in ("critique", "revision"):
+        assert examples[step].has_stand_ins
+        assert "stands in for an answer" in str(examples[step].request)
 
 
 def test_the_same_forecast_every_time(tmp_path: Path) -> None:

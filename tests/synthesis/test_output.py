@@ -13,7 +13,6 @@ import pytest
 
 from genesis_sft.conversations.reading.block import parse_block
 from genesis_sft.conversations.reading.source import open_source
-from genesis_sft.errors import InputError
 from genesis_sft.recipe import SourceSection, SynthesisRecipe
 from genesis_sft.synthesis.asking.chain import Chain
 from genesis_sft.synthesis.asking.request import Answer, Fault, Request, Usage
@@ -192,76 +191,15 @@ def test_the_whole_plan_is_shown_whatever_part_was_worked_on(tmp_path: Path) -> 
         assert write(tmp_path, store).counts.kept == 12
 
 
-@pytest.mark.parametrize("name", [*NAMES, "card.svg"])
-@pytest.mark.parametrize("content", ['{"messages": []}\n', "", "mine"])
-def test_somebody_elses_file_is_left_alone(tmp_path: Path, name: str, content: str) -> None:
-    (tmp_path / name).write_text(content)
-    with JobStore.open(tmp_path / "requests.sqlite", budget=None) as store:
-        fill(store, [0])
-        if not content and name.endswith(".jsonl"):
-            write(tmp_path, store)  # an empty file is nobody's
-            return
-        with pytest.raises(InputError, match=name):
-            write(tmp_path, store)
-    assert (tmp_path / name).read_text() == content
-    assert {path.name for path in tmp_path.iterdir()} <= {name, "requests.sqlite", "requests.sqlite.lock",
-                                                          "requests.sqlite-wal", "requests.sqlite-shm"}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda text: text + '{"id": "mine"}\n',
-        lambda text: text.replace('"turn":0', '"turn":0,"note":"mine"', 1),
-        lambda text: text.replace('"turn":0,', '"turn": 0,'),  # written by another program
-    ],
-)
-def test_a_file_of_steps_that_was_changed_is_not_replaced(tmp_path: Path, change: Callable[[str], str]) -> None:
-    path, recipe = tmp_path / "steps.jsonl", recipe_of()
-    with JobStore.open(tmp_path / "requests.sqlite", budget=None) as store:
-        fill(store, [1, 0])
-        for _ in range(2):  # its own is
-            write_steps(path, Chain(FRAMEWORK, recipe.synthesis), store, recipe, FRAMEWORK)
-        changed = change(path.read_text())
-        path.write_text(changed)
-        with pytest.raises(InputError, match=r"steps\.jsonl"):
-            write_steps(path, Chain(FRAMEWORK, recipe.synthesis), store, recipe, FRAMEWORK)
-    assert path.read_text() == changed
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_steps_do_not_replace_another_sets_result(tmp_path: Path, name: str) -> None:
-    recipe = recipe_of()
-    with JobStore.open(tmp_path / "requests.sqlite", budget=None) as store:
-        fill(store, [2, 1, 0], refusing)
-        write(tmp_path, store)
-        before = (tmp_path / name).read_bytes()
-        with pytest.raises(InputError, match=name):
-            write_steps(tmp_path / name, Chain(FRAMEWORK, recipe.synthesis), store, recipe, FRAMEWORK)
-    assert (tmp_path / name).read_bytes() == before != b""
-
-
-def test_a_file_of_conversations_with_a_row_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
-    with JobStore.open(tmp_path / "requests.sqlite", budget=None) as store:
-        fill(store, range(4))
-        write(tmp_path, store)
-        with open(tmp_path / "conversations.jsonl", "a") as file:
-            file.write('{"messages":[]}\n')
-        with pytest.raises(InputError, match=r"conversations\.jsonl"):
-            write(tmp_path, store)
-
-
 def test_steps_are_written_with_their_texts(tmp_path: Path) -> None:
     with JobStore.open(tmp_path / "requests.sqlite", budget=None) as store:
         fill(store, [1, 0])
         recipe = recipe_of()
-        count = write_steps(tmp_path / "steps.jsonl", Chain(FRAMEWORK, recipe.synthesis), store, recipe, FRAMEWORK)
+        chain = Chain(FRAMEWORK, recipe.synthesis)
+        count = write_steps(tmp_path, tmp_path / "steps.jsonl", chain, store, recipe, FRAMEWORK)
     found, plan = rows(tmp_path / "steps.jsonl"), make_plan(FRAMEWORK, 3, 12)
     steps = ("question", "draft", "critique", "revision")
     expected = [(plan[n].id, turn, step) for n in (0, 1) for turn in range(plan[n].turns) for step in steps]
     assert [(row["id"], row["turn"], row["step"]) for row in found] == expected
     assert count == len(expected)
     assert len({row["text"] for row in found}) == len(found)
-    (tmp_path / "mine.jsonl").write_text('{"text": "mine"}\n')
-    with JobStore.read(tmp_path / "requests.sqlite") as read, pytest.raises(InputError, match=r"mine\.jsonl"):
-        write_steps(tmp_path / "mine.jsonl", Chain(FRAMEWORK, recipe.synthesis), read, recipe, FRAMEWORK)

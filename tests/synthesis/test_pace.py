@@ -47,7 +47,7 @@ def test_requests_that_were_under_way_together_halve_it_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "halves"), [("overloaded", True), ("timeout", True), ("connection", False), ("malformed", False)]
+    ("kind", "halves"), [("overloaded", True), ("timeout", True), ("no connection", False), ("malformed", False)]
 )
 def test_only_what_more_at_once_makes_worse_halves_it(kind: str, halves: bool) -> None:
     pace = Pace(100)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
-from collections.abc import AsyncIterator
+import tracemalloc
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Literal
@@ -19,7 +21,7 @@ from genesis_sft.synthesis.asking.request import Answer, Fault, Request, Usage
 from genesis_sft.synthesis.price.prices import price_of
 from genesis_sft.synthesis.providers import ProviderError, Unanswerable, batches, bounded_client, open_provider
 from genesis_sft.synthesis.providers.address import address_of
-from genesis_sft.synthesis.providers.bounded_client import lines_of, without_key
+from genesis_sft.synthesis.providers.bounded_client import Line, lines_of, without_key
 from genesis_sft.synthesis.providers.chat_format import completion_body, read_completion
 from genesis_sft.synthesis.providers.errors import LONGEST_WAIT_SECONDS, from_status, retry_after
 from genesis_sft.synthesis.providers.message_format import message_body, read_message
@@ -192,8 +194,20 @@ def test_where_no_server_listens_nothing_was_paid(api: Api) -> None:
         port = free.getsockname()[1]
     found = fail(ProviderSection(api=api, model="m", base_url=f"http://127.0.0.1:{port}"))
     assert isinstance(found, Fault)
-    assert (found.kind, found.maybe_paid) == ("connection", False)
+    assert (found.kind, found.maybe_paid) == ("no connection", False)
     assert f"127.0.0.1:{port}" in str(found)
+
+
+@both
+def test_where_a_servers_name_is_not_known_nothing_was_paid(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    found = fail(ProviderSection(api=api, model="m", base_url="http://mistyped.lan:8000"))
+    assert isinstance(found, Fault)
+    assert (found.kind, found.maybe_paid) == ("no connection", False)
+    assert "mistyped.lan:8000: " in str(found)
 
 
 @both
@@ -378,12 +392,12 @@ def test_no_more_is_read_than_an_answer_can_be(start_server: StartServer, api: A
     assert "32 MiB" in str(found)
 
 
-def lines(parts: list[bytes], key: str | None = None) -> list[bytes]:
+def lines(parts: Iterable[bytes], key: str | None = None) -> list[Line]:
     async def received() -> AsyncIterator[bytes]:
         for part in parts:
             yield part
 
-    async def run() -> list[bytes]:
+    async def run() -> list[Line]:
         return [line async for line in lines_of(httpx2.Response(200, content=received()), key)]
 
     return asyncio.run(run())
@@ -391,17 +405,31 @@ def lines(parts: list[bytes], key: str | None = None) -> list[bytes]:
 
 @given(st.lists(st.lists(st.sampled_from([b"a", b"\n", b"\xe2\x80\xa8"]), max_size=4).map(b"".join), max_size=8))
 def test_lines_are_the_same_however_they_arrive(parts: list[bytes]) -> None:
-    whole = b"".join(parts)
-    assert lines(parts) == (whole.removesuffix(b"\n").split(b"\n") if whole else [])
+    *ended, rest = b"".join(parts).split(b"\n")
+    assert lines(parts) == [*map(Line, ended), *([Line(rest, is_ended=False)] if rest else [])]
 
 
 def test_lines_are_bounded_and_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert lines([b"a " + KEY[:5].encode(), KEY[5:].encode() + b" b\nc"], KEY) == [b"a [key] b", b"c"]
+    assert lines([b"a " + KEY[:5].encode(), KEY[5:].encode() + b" b\nc\n"], KEY) == [Line(b"a [key] b"), Line(b"c")]
     monkeypatch.setattr(bounded_client, "LONGEST_ANSWER_BYTES", 10)
-    assert lines([b"12345", b"67890\n1234567890"]) == [b"1234567890"] * 2
-    for too_long in ([b"12345", b"678901\n"], [b"12345", b"678901"]):
-        with pytest.raises(bounded_client.TooLong):
-            lines(too_long)
+    monkeypatch.setattr(bounded_client, "_BEGINNING_BYTES", 4)
+    assert lines([b"12345", b"67890\n1234567890\n"]) == [Line(b"1234567890")] * 2
+    for too_long in ([b"12345", b"678901\n", b"b"], [b"1", b"2345678901", b"234567890123\nb"]):
+        assert lines(too_long) == [Line(b"1234", is_too_long=True), Line(b"b", is_ended=False)]
+
+
+def test_a_line_of_any_length_takes_no_more_memory_than_the_longest_that_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bounded_client, "LONGEST_ANSWER_BYTES", 2**20)
+    tracemalloc.start()
+    try:
+        found = lines(itertools.chain([b"{" * 10], (bytes(2**16) for _ in range(1000)), [b"\nb\n"]))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [(line.content[:10], line.is_too_long) for line in found] == [(b"{" * 10, True), (b"b", False)]
+    assert most < 8 * 2**20  # of 64
 
 
 @pytest.mark.parametrize("bad", ["9000", -5, True, 10**12, [], 1.5])

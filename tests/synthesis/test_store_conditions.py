@@ -1,6 +1,7 @@
 """The job store under bad conditions: a full disk, odd answers, damaged rows, a copy without its log."""
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from genesis_sft.cli import synthesize
 from genesis_sft.errors import RunDirError
 from genesis_sft.synthesis.asking.request import Answer, Usage
+from genesis_sft.synthesis.project import Project
 from genesis_sft.synthesis.store import room
 from genesis_sft.synthesis.store.job_store import JobStore
 from genesis_sft.synthesis.store.replay import replay, survey
@@ -45,6 +47,27 @@ def test_nothing_is_sent_or_reserved_where_the_disk_is_nearly_full(path: Path, m
     with JobStore.read(path) as store:
         totals = store.totals()
     assert (totals.requests, totals.answered, totals.spent) == (1, 1, 30)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_room_for_the_answers_themselves_is_wanted_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    """Two answers of 50 tokens, of eight bytes each."""
+    found = os.statvfs("/")
+    free = room.FREE_BYTES + 2 * 50 * 8 - missing
+    values = [*found[:1], 1, found.f_blocks, free, free, *found[5:]]  # bytes: blocks of one
+
+    async def run() -> None:
+        with JobStore.open(path, budget=None) as store:
+            monkeypatch.setattr(room.os, "statvfs", lambda _: os.statvfs_result(values))
+            await store.intend_batch([request(0), request(1)], [500, 500], "{}")
+
+    if missing:
+        with pytest.raises(RunDirError, match="nearly full"):
+            asyncio.run(run())
+    else:
+        asyncio.run(run())
 
 
 def test_the_disk_is_not_looked_at_for_every_request(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +182,65 @@ def test_a_request_that_is_under_way_makes_its_conversation_under_way(path: Path
     asyncio.run(run())
 
 
+def test_what_could_not_be_recorded_is_not_reserved(path: Path) -> None:
+    async def run() -> None:
+        with JobStore.open(path, budget=10_000) as store:
+            await store.reserve(request(0), 1000)
+            pages = await store._commits.change(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+            await store._commits.change(lambda c: c.execute(f"PRAGMA max_page_count={pages}").fetchone())
+            with pytest.raises(RunDirError, match="full"):
+                await store.reserve(request(1, text="long " * 10_000), 3000)
+            with pytest.raises(RunDirError, match="full"):
+                await store.intend_batch([request(2), request(3)], [500, 500], "{}")
+            assert (store.ledger.reserved, store.ledger.left) == (1000, 9000)
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_reservation_stands_as_it_may_have_been_recorded(path: Path) -> None:
+    async def run() -> None:
+        with JobStore.open(path, budget=10_000) as store:
+            reserving = asyncio.create_task(store.reserve(request(0), 1000))
+            await asyncio.sleep(0)
+            reserving.cancel()
+            await asyncio.gather(reserving, return_exceptions=True)
+            assert store.ledger.reserved == 1000
+
+    asyncio.run(run())
+    with JobStore.open(path, budget=10_000) as store:
+        assert (store.ledger.maybe_spent, store.ledger.reserved) == (1000, 0)
+
+
+@pytest.mark.parametrize(("end", "maybe_spent"), [("dropped", 0), ("lost", 900)])
+def test_a_batch_that_is_given_up_is_closed_with_what_it_may_have_cost(path: Path, end: str, maybe_spent: int) -> None:
+    async def run() -> None:
+        with JobStore.open(path, budget=10_000) as store:
+            batch = await store.intend_batch([request(0), request(1)], [500, 400], "{}")
+            if end == "lost":
+                assert await store.batch_lost(batch.id, "nobody knows it") == 900
+            else:
+                await store.batch_dropped(batch.id)
+            assert (store.ledger.spent, store.ledger.maybe_spent, store.ledger.reserved) == (0, maybe_spent, 0)
+
+    asyncio.run(run())
+    with JobStore.open(path, budget=10_000) as store:
+        assert store.open_batches() == []
+        totals = store.totals()
+        assert (totals.spent, totals.maybe_spent, totals.reserved, totals.under_way) == (0, maybe_spent, 0, 0)
+
+
+def test_a_project_is_read_as_it_was_at_one_moment(tmp_path: Path) -> None:
+    project = Project.open(openai_recipe_without_server(tmp_path))
+    put(project.store_path, (request(1), answer()))
+    with project.reading() as store:
+        assert store is not None
+        put(project.store_path, (request(2), answer()))
+        assert store.scenarios() == [1]
+    with project.reading() as store:
+        assert store is not None
+        assert store.scenarios() == [1, 2]
+
+
 def test_one_lock_for_all_links_to_a_store(path: Path) -> None:
     put(path)
     other = path.parent.parent / "other"
@@ -179,7 +261,7 @@ def test_an_interruption_while_the_files_are_written_says_where_the_answers_are(
         raise KeyboardInterrupt
 
     recipe = openai_recipe_without_server(tmp_path)
-    monkeypatch.setattr("genesis_sft.synthesis.writing.run.write_project", lambda project: None)
+    monkeypatch.setattr("genesis_sft.synthesis.writing.run.write_project", lambda *_: None)
     monkeypatch.setattr(synthesize, "_export", interrupted)
     with pytest.raises(KeyboardInterrupt):  # exit status 130
         synthesize.synthesize_command(recipe)

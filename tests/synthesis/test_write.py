@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,14 @@ from genesis_sft.synthesis.writing.stopping import stop_requests
 from genesis_sft.synthesis.writing.write import write
 from genesis_sft.synthesis.writing.written import Written
 from tests.synthesis.writing import (
-    FlatPrice,
     NoProgress,
     TinyChain,
     TinyProvider,
     answer,
     request,
     scenario,
-    section,
     text_for,
+    work_of,
 )
 
 
@@ -61,10 +61,8 @@ def run(
 
         watcher = None if stop_after is None else asyncio.create_task(watch())
         with JobStore.open(folder / "requests.sqlite", budget=None) as store:
-            written = await write(
-                chain or TinyChain(), plan, provider, store, FlatPrice(), section(**settings),
-                stop=stop, progress=progress or NoProgress(),
-            )  # fmt: skip
+            work = work_of(plan, store, chain=chain, stop=stop, progress=progress, **settings)
+            written = await write(work, provider)
         if watcher is not None:
             watcher.cancel()
         return written
@@ -238,6 +236,41 @@ def test_a_server_that_is_not_there_ends_the_run_with_one_message(tmp_path: Path
     assert len(provider.asked) < 100
 
 
+LOCAL: dict[str, Any] = {"api": "openai", "model": "m", "base_url": "http://127.0.0.1:11434/v1"}
+
+
+def test_a_server_that_nobody_can_connect_to_is_named_after_three_tries(tmp_path: Path) -> None:
+    async def behave(_: Request) -> None:
+        raise Fault("no connection", "no connection to 127.0.0.1:11434: refused")
+
+    provider = TinyProvider(behave)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"a server at http://127.0.0.1:11434/v1: .* refused") as caught:
+        run(tmp_path, provider, plan_of(10_000), **LOCAL)
+    assert caught.value.exit_status == 2
+    assert "Is the server running" in str(caught.value.hint)
+    assert max(Counter(provider.asked).values()) == 3
+
+
+@pytest.mark.parametrize("first", [Fault("overloaded", "Loading model"), None])
+def test_a_server_that_was_there_once_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: Fault | None
+) -> None:
+    """It says that it loads its model, or it answers; then nothing listens for a while."""
+    monkeypatch.setattr(pace, "LONGEST_WAIT_SECONDS", 0.001)
+    calls = 0
+
+    async def behave(_: Request) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1 and first is not None:
+            raise first
+        if 1 < calls <= 40:
+            raise Fault("no connection", "refused")
+
+    provider = TinyProvider(behave)  # type: ignore[arg-type]
+    assert run(tmp_path, provider, plan_of(5), attempts=50, concurrency=1).finished == 5
+
+
 def test_a_server_that_goes_away_ends_the_run_and_keeps_what_it_answered(tmp_path: Path) -> None:
     calls = 0
 
@@ -245,7 +278,7 @@ def test_a_server_that_goes_away_ends_the_run_and_keeps_what_it_answered(tmp_pat
         nonlocal calls
         calls += 1
         if calls > 100:
-            raise Fault("connection", "connection refused")
+            raise Fault("no connection", "connection refused")
 
     provider = TinyProvider(behave)  # type: ignore[arg-type]
     with pytest.raises(Stopped, match="connection refused"):

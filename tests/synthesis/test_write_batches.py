@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from genesis_sft.errors import InputError, Stopped
+from genesis_sft.errors import InputError, RunDirError, Stopped
 from genesis_sft.synthesis.asking.request import Answer, Fault, Request, Usage
 from genesis_sft.synthesis.planning.scenario import Scenario
 from genesis_sft.synthesis.providers import Batch, ProviderError, Unanswerable
+from genesis_sft.synthesis.store import changes
 from genesis_sft.synthesis.store.job_store import JobStore
 from genesis_sft.synthesis.writing import batch_mending, batch_waiting, pace, write_batches
 from genesis_sft.synthesis.writing.written import Written
-from tests.synthesis.writing import FlatPrice, NoProgress, TinyChain, answer, scenario, section, text_for
+from tests.synthesis.writing import FlatPrice, TinyChain, answer, scenario, text_for, work_of
 
 Result = Answer | Fault | Unanswerable | ProviderError
 
@@ -110,10 +112,8 @@ def run(
 ) -> Written:
     async def work() -> Written:
         with JobStore.open(folder / "requests.sqlite", budget=budget) as store:
-            return await write_batches.write_batches(
-                TinyChain(model), plan, batches, store, price or FlatPrice(), section(batches=True, **settings),
-                stop=stop or asyncio.Event(), progress=NoProgress(),
-            )  # fmt: skip
+            of = work_of(plan, store, chain=TinyChain(model), price=price, stop=stop, batches=True, **settings)
+            return await write_batches.write_batches(of, batches)
 
     return asyncio.run(work())
 
@@ -225,11 +225,21 @@ def test_killed_between_sending_a_batch_and_recording_it(tmp_path: Path, reached
     assert money(tmp_path) == (batches.billed, 0 if reached_provider else 30 * 500, 0)
 
 
-def test_a_creation_without_an_answer_is_looked_for_before_anything_is_sent_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", [Fault("cut off", "no answer", maybe_paid=True), Fault("server error", "internal")])
+def test_a_creation_without_an_answer_is_looked_for_before_anything_is_sent_again(tmp_path: Path, fault: Fault) -> None:
     batches = TinyBatches()
-    batches.faults, batches.fault_after_creation = [Fault("cut off", "no answer", maybe_paid=True)], True
+    batches.faults, batches.fault_after_creation = [fault], True
     assert run(tmp_path, batches, plan_of(30)).finished == 30
     assert len(set(batches.sent)) == len(batches.sent) == 120
+    assert money(tmp_path) == (batches.billed, 0, 0)
+
+
+def test_a_creation_that_failed_at_the_provider_and_is_not_in_its_list_costs_nothing(tmp_path: Path) -> None:
+    batches = TinyBatches()
+    batches.faults = [Fault("server error", "internal")]
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert len(batches.sent) == 120
+    assert money(tmp_path) == (batches.billed, 0, 0)
 
 
 def test_a_creation_that_was_refused_for_now_is_tried_again(tmp_path: Path) -> None:
@@ -259,6 +269,83 @@ def test_a_provider_that_never_answers_ends_the_run(tmp_path: Path) -> None:
         run(tmp_path, batches, plan_of(30), attempts=3)
     assert len(batches.faults) == 97
     assert money(tmp_path) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("first", [[], [Fault("overloaded", "later")]])
+def test_only_a_provider_that_was_there_is_waited_for(tmp_path: Path, first: list[Fault]) -> None:
+    batches = TinyBatches()
+    batches.faults = [*first, *[Fault("no connection", "refused")] * 5]
+    if first:
+        assert run(tmp_path, batches, plan_of(30)).finished == 30
+    else:
+        with pytest.raises(InputError, match=r"a server at https://api.anthropic.com: refused") as caught:
+            run(tmp_path, batches, plan_of(30))
+        assert "Is this machine online" in str(caught.value.hint)
+        assert len(batches.faults) == 5 - 3
+        assert money(tmp_path) == (0, 0, 0)
+
+
+def test_a_disk_that_is_full_during_a_download_loses_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those before it nor, once there is room, those behind it; none is sent again."""
+    end_answered, count = changes.end_answered, 0
+
+    def full(*arguments: Any) -> Answer:
+        nonlocal count
+        count += 1
+        if count > 9:
+            raise sqlite3.OperationalError("database or disk is full")
+        return end_answered(*arguments)
+
+    monkeypatch.setattr(write_batches, "_COMMITTED_TOGETHER", 4)
+    monkeypatch.setattr(changes, "end_answered", full)
+    batches = TinyBatches()
+    with pytest.raises(RunDirError, match="is full"):
+        run(tmp_path, batches, plan_of(30))
+    monkeypatch.setattr(changes, "end_answered", end_answered)
+    spent, maybe, reserved = money(tmp_path)
+    assert 8 * 15 <= spent < 12 * 15
+    assert (maybe, reserved) == (0, (30 - spent // 15) * 500)
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert len(set(batches.sent)) == len(batches.sent) == 120
+    assert money(tmp_path) == (batches.billed, 0, 0)
+
+
+@pytest.mark.parametrize("at", ["create", "poll", "results"])
+def test_a_second_interruption_ends_at_once_and_loses_no_answer(tmp_path: Path, at: str) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    batches = TinyBatches()
+    create, poll, results = batches.create, batches.poll, batches.results
+
+    async def interrupted() -> None:
+        asyncio.get_running_loop().call_soon(interrupt)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    async def create_interrupted(requests: Sequence[Request]) -> Batch:
+        batch = await create(requests)
+        await interrupted()
+        return batch
+
+    async def poll_interrupted(id: str) -> Batch:
+        await interrupted()
+        return await poll(id)
+
+    async def results_interrupted(id: str) -> AsyncIterator[tuple[str, Result]]:
+        async for number, item in _enumerate(results(id)):
+            if number == 7:
+                await interrupted()
+            yield item
+
+    ways = {"create": create_interrupted, "poll": poll_interrupted, "results": results_interrupted}
+    setattr(batches, at, ways[at])
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, batches, plan_of(30))
+    setattr(batches, at, {"create": create, "poll": poll, "results": results}[at])
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert len(set(batches.sent)) == len(batches.sent) == 120
+    assert money(tmp_path) == (batches.billed, 0, 0)
 
 
 def test_stopped_while_a_batch_is_at_the_provider_and_collected_by_the_same_command(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +14,10 @@ from genesis_sft.synthesis.asking.chain import Ended, Finished
 from genesis_sft.synthesis.asking.request import Answer, Request, Step, Usage
 from genesis_sft.synthesis.planning.scenario import Scenario
 from genesis_sft.synthesis.price.prices import Price
+from genesis_sft.synthesis.screening.candidate import KEPT
+from genesis_sft.synthesis.store.job_store import JobStore
+from genesis_sft.synthesis.writing.screened import Screened
+from genesis_sft.synthesis.writing.work import Work
 
 USAGE = Usage(10, 0, 90, 20)
 SHARED = "The beginning of every system prompt. " * 20
@@ -109,6 +113,30 @@ class NoProgress:
     def advance(self, amount: float = 1, note: str = "") -> None:
         self.done += amount
         self.note = note
+
+
+def work_of(
+    plan: Sequence[Scenario],
+    store: JobStore,
+    *,
+    chain: Any = None,
+    price: Price | None = None,
+    stop: asyncio.Event | None = None,
+    progress: NoProgress | None = None,
+    **provider: Any,
+) -> Work:
+    """A run's work in the tiny world; ``provider``: fields of the recipe's section."""
+    asks: Any = chain or TinyChain()
+    return Work(
+        asks,
+        plan,
+        store,
+        price or FlatPrice(),
+        section(**provider),
+        stop or asyncio.Event(),
+        progress or NoProgress(),
+        Screened(lambda batch: [KEPT] * len(batch)),
+    )
 
 
 def section(**provider: Any) -> SynthesisSection:

@@ -20,7 +20,7 @@ from genesis_sft.recipe import BatchSection, CheckpointSection, MonitorSection, 
 from genesis_sft.training import loop
 from genesis_sft.training.saving import checkpoints
 from genesis_sft.training.watching.metrics import read_events, read_metrics
-from tests.training.processes.processes import CONTEXT
+from tests.forked import CONTEXT
 
 SECTION = TrainingSection(
     batch=BatchSection(sequences=4),
@@ -133,8 +133,8 @@ def assert_equal_ends(one: Path, other: Path, count: int) -> None:
 def test_killed_at_random_moments_it_ends_bit_equal(
     tiny_run: Path, tmp_path: Path, count: int, request: pytest.FixtureRequest
 ) -> None:
-    whole = count == 1 or request.config.getoption("--real-model")
-    num_kills = NUM_KILLS if whole else NUM_KILLS // 2  # minutes: the other half in `make test-all`
+    # minutes: the other half in `make test-all`
+    num_kills = NUM_KILLS if request.config.getoption("--real-model") else NUM_KILLS // 2
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     for folder in (straight, killed):
         folder.mkdir()

@@ -3,22 +3,25 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.errors import EXIT_TRY_AGAIN, CheckFailed, DataError, ModelError, RunDirError, Stopped
+from genesis_sft.errors import EXIT_TRY_AGAIN, CheckFailed, DataError, GenesisError, ModelError, RunDirError, Stopped
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import BatchSection, CheckpointSection, MonitorSection, TrainingSection
+from genesis_sft.training import loop
 from genesis_sft.training.loop import train
 from genesis_sft.training.result import TrainingState
 from genesis_sft.training.watching.metrics import read_events
+from tests.forked import CONTEXT
 
 SECTION = TrainingSection(
     batch=BatchSection(sequences=4),
@@ -75,39 +78,26 @@ def test_another_seed_is_another_order(
     assert comparable(other) != comparable(straight)
 
 
-CHILD = """
-import sys, time
-from pathlib import Path
-from genesis_sft.checkpoint.model_dir import ModelDir
-from genesis_sft.errors import GenesisError
-from genesis_sft.recipe import TrainingSection
-from genesis_sft.mixture.store import TokenStore
-from genesis_sft.training import loop
-import torch
-torch.set_num_threads(1)
-section, run, out = TrainingSection.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-step = loop.train_step
-def slow_step(*args, **kwargs):  # time for the test to shoot
-    time.sleep(0.05)
-    return step(*args, **kwargs)
-loop.train_step = slow_step
-try:
-    loop.train(section, ModelDir.open(run / "base" / "model"), TokenStore.open(run / "data"), out, seed=5)
-except GenesisError as error:
-    sys.exit(error.exit_status)
-"""
+def train_slowly(run: Path, out: Path) -> None:
+    """Train in a process of its own, with time for the test to shoot."""
+    torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    step = loop.train_step
+
+    def slow_step(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.05)
+        return step(*args, **kwargs)
+
+    loop.train_step = slow_step
+    try:
+        train(SECTION, ModelDir.open(run / "base" / "model"), TokenStore.open(run / "data"), out, seed=5)
+    except GenesisError as error:
+        sys.exit(error.exit_status)
 
 
-def start_child(tiny_run: Path, out: Path) -> subprocess.Popen[bytes]:
-    arguments = [SECTION.model_dump_json(), str(tiny_run), str(out)]
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *arguments], stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-
-
-def wait_for_lines(path: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_lines(path: Path, count: int, process: BaseProcess) -> None:
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         if path.exists() and path.read_text().count("\n") >= count:
             return
         time.sleep(0.01)
@@ -126,10 +116,13 @@ def test_killed_and_started_again_it_ends_bit_equal(
     status: int,
 ) -> None:
     for lines in (2, 8, 14):
-        process = start_child(tiny_run, tmp_path)
+        process = CONTEXT.Process(target=train_slowly, args=(tiny_run, tmp_path))
+        process.start()
         wait_for_lines(tmp_path / "metrics.jsonl", lines, process)
-        process.send_signal(sent)
-        assert process.wait(60) == status
+        assert process.pid is not None
+        os.kill(process.pid, sent)
+        process.join(60)
+        assert process.exitcode == status
     resumed = train(SECTION, tiny_base, tiny_store, tmp_path, seed=5)
     assert_same_run(resumed, straight)
 

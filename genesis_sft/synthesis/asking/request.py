@@ -96,7 +96,15 @@ def _digest(text: str) -> str:
 
 
 FaultKind = Literal[
-    "rate limit", "overloaded", "server error", "timeout", "connection", "cut off", "malformed", "expired"
+    "rate limit",
+    "overloaded",
+    "server error",
+    "timeout",
+    "no connection",
+    "connection",
+    "cut off",
+    "malformed",
+    "expired",
 ]
 
 
@@ -104,7 +112,8 @@ class Fault(Exception):
     """No answer came, and asking again may help.
 
     Args:
-        kind: What happened. ``"cut off"``: the connection broke within the answer; ``"malformed"``: the answer is no
+        kind: What happened. ``"no connection"``: nothing listens there, or the server's name is not known;
+            ``"connection"``: it broke; ``"cut off"``: it broke within the answer; ``"malformed"``: the answer is no
             answer of this protocol; ``"expired"``: a batch ended before the request was processed.
         message: One line for the user; never holds a key.
         retry_after: Seconds the provider asks to wait, where it says so.

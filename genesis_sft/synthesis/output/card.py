@@ -9,15 +9,14 @@ from typing import Any
 from genesis_sft.console import visible
 from genesis_sft.recipe import SynthesisRecipe
 from genesis_sft.synthesis.asking.request import Usage
+from genesis_sft.synthesis.output.card_parts import diversity_page, table
 from genesis_sft.synthesis.planning.coverage import Coverage
 from genesis_sft.synthesis.planning.framework import Framework
 from genesis_sft.synthesis.price.prices import NANO, Price
-from genesis_sft.synthesis.screening.diversity import Diversity, Lengths, SideDiversity
+from genesis_sft.synthesis.screening.diversity import Diversity
 from genesis_sft.synthesis.store.records import Totals
 
 WRITTEN_BY = "genesis-sft synthesize"
-MARKDOWN_HEAD = f"<!-- {WRITTEN_BY} -->\n"
-"""How a card begins."""
 
 _LICENCE = (
     "The conversations were written by the models named here. Whether and under what terms they may be used, shared or "
@@ -146,7 +145,7 @@ def make_card(
 def card_markdown(card: Mapping[str, Any], diversity: Diversity, coverage: Coverage) -> str:
     """Return the card as a page of Markdown."""
     # names come from servers and recipes: what would be obeyed on a terminal is shown
-    return MARKDOWN_HEAD + visible("\n".join(_page(card, diversity, coverage))) + "\n"
+    return visible("\n".join(_page(card, diversity, coverage))) + "\n"
 
 
 def _page(card: Mapping[str, Any], diversity: Diversity, coverage: Coverage) -> Iterator[str]:
@@ -157,7 +156,7 @@ def _page(card: Mapping[str, Any], diversity: Diversity, coverage: Coverage) -> 
         f"{counts['planned']:,} were planned, {counts['unfinished']:,} are unfinished.\n"
     )
     yield "## Where it comes from\n"
-    yield from _table(("model", "kept conversations"), card["models"].items())
+    yield from table(("model", "kept conversations"), card["models"].items())
     framework, versions = card["framework"], card["framework"]["versions"]
     yield f"- framework `{framework['sha256'][:16]}`, prompts `{framework['prompts_sha256'][:16]}`"
     yield "- versions: " + ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -168,15 +167,15 @@ def _page(card: Mapping[str, Any], diversity: Diversity, coverage: Coverage) -> 
     yield "## What was left out\n"
     rejected = [(f"rejected: {reason}", number) for reason, number in counts["rejected"].items()]
     ended = [(f"came to no conversation: {reason}", number) for reason, number in counts["ended"].items()]
-    yield from _table(("reason", "conversations"), [*rejected, *ended])
+    yield from table(("reason", "conversations"), [*rejected, *ended])
     yield "## Coverage of the kept conversations\n"
     yield from (f"- {' '.join(line.split())}" for line in coverage.lines())
     yield "\n## Diversity\n"
-    yield from _diversity(diversity)
+    yield from diversity_page(diversity)
     yield "## Tokens and price\n"
     tokens = card["tokens"]
     rows = ((name, *(f"{part[name]:,}" for part in (tokens["kept"], tokens["all"]))) for name in tokens["all"])
-    yield from _table(("tokens", "of kept conversations", "of all requests"), rows)
+    yield from table(("tokens", "of kept conversations", "of all requests"), rows)
     yield f"- the kept conversations cost ${cost['kept_usd']:,.4f}; spent in all: ${cost['spent_usd']:,.4f}"
     yield f"- may have been spent as well: ${cost['maybe_spent_usd']:,.4f} (requests whose answer was lost)"
     price = card["price"]
@@ -189,51 +188,6 @@ def _page(card: Mapping[str, Any], diversity: Diversity, coverage: Coverage) -> 
     yield from (f"- {limit}" for limit in card["limits"])
 
 
-def _diversity(found: Diversity) -> Iterator[str]:
-    sides = (found.questions, found.answers)
-    rows: list[tuple[Any, ...]] = [
-        ("messages", *(f"{side.messages:,}" for side in sides)),
-        ("words, 5 % - median - 95 %", *(_lengths(side.lengths) for side in sides)),
-        ("distinct-1, -2, -3", *(_distinct(side) for side in sides)),
-        (f"distinct-1, -2, -3 of {found.sample_words:,} words", *(_distinct(side, sample=True) for side in sides)),
-        ("share of the ten commonest openings", *(f"{side.openings_share:.1%}" for side in sides)),
-        ("effective number of openings", *(f"{side.effective_openings:,.0f}" for side in sides)),
-    ]
-    yield from _table(("", "questions", "answers"), rows)
-    shares = ", ".join(f"{share:.2%} at {threshold:g}" for threshold, share in found.near_duplicates.items())
-    yield f"Conversations that resemble an earlier one (Jaccard similarity of word 5-grams): {shares}.\n"
-    areas = (
-        (name, f"{area.conversations:,}", _lengths(area.questions), _lengths(area.answers))
-        for name, area in found.areas.items()
-    )
-    yield from _table(("area", "conversations", "words of a question", "words of an answer"), areas)
-
-
-def _distinct(side: SideDiversity, *, sample: bool = False) -> str:
-    values = side.distinct_of_sample if sample else side.distinct
-    return "too few words" if values is None else ", ".join(f"{value:.3f}" for value in values)
-
-
-def _lengths(found: Lengths | None) -> str:
-    return "none" if found is None else f"{found.p5:,.0f} - {found.median:,.0f} - {found.p95:,.0f}"
-
-
 def _settings(values: Mapping[str, Any]) -> str:
     shown = {name: value if not isinstance(value, bool) else "yes" if value else "no" for name, value in values.items()}
     return ", ".join(f"{name} {value}" for name, value in shown.items() if value is not None)
-
-
-def _table(head: tuple[str, ...], rows: Any) -> Iterator[str]:
-    rows = [tuple(f"{cell:,}" if isinstance(cell, int) else _cell(str(cell)) for cell in row) for row in rows]
-    if not rows:
-        yield "None.\n"
-        return
-    yield f"| {' | '.join(head)} |"
-    yield f"|{' --- |' * len(head)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
-    yield ""
-
-
-def _cell(text: str) -> str:
-    """Return text that cannot break out of a table: a model's name is what a server sent."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

@@ -14,10 +14,9 @@ they are.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,15 +26,18 @@ import orjson
 
 from genesis_sft.conversations.contamination import Question
 from genesis_sft.recipe import SynthesisRecipe
-from genesis_sft.run_dir import replacing, write_json, write_text
+from genesis_sft.run_dir import write_json, write_text
 from genesis_sft.synthesis.asking.chain import Chain
 from genesis_sft.synthesis.asking.request import Usage
 from genesis_sft.synthesis.output.card import Counts, card_markdown, make_card
+from genesis_sft.synthesis.output.card_parts import diversity_lines
 from genesis_sft.synthesis.output.own_output import (
     CARD,
     CARD_PAGE,
+    CARD_PLOT,
     CONVERSATIONS,
     REJECTED,
+    OwnOutput,
     require_own_output,
     require_own_steps,
 )
@@ -73,7 +75,7 @@ class OutputSummary:
         return (
             f"{self.conversations}: {counts.kept:,} kept of {counts.finished:,} finished, {counts.planned:,} planned",
             *(f"  left out: {reason} {number:,}" for reason, number in left_out),
-            *self.diversity.lines(),
+            *diversity_lines(self.diversity),
         )
 
 
@@ -85,11 +87,13 @@ def write_output(
     framework: Framework,
     price: Price,
     questions: Sequence[Question] = (),
+    *,
+    draw: Callable[[Mapping[str, Any], Path], None] | None = None,
 ) -> OutputSummary:
     """Screen all finished conversations of the recipe's plan and write them, with rejects and card.
 
-    Each file is replaced whole or not at all. Memory holds the plan and, of each finished conversation, half a kilobyte
-    and its opening; texts wait in a file without a name.
+    Each file is replaced whole or not at all. Another process that writes the same files is waited for. Memory holds
+    the plan and, of each finished conversation, half a kilobyte and its opening; texts wait in a file without a name.
 
     Args:
         folder: Where to; made when it is absent.
@@ -99,47 +103,56 @@ def write_output(
         framework: What it was written from.
         price: For the card.
         questions: Items of evaluations, which no conversation may hold.
+        draw: Draws the card, given as plain values, into a file; without it there is no picture.
 
     Raises:
-        InputError: A file of one of the names is not one that this command wrote.
+        InputError: A file of one of the names is not one that this command wrote, or was changed since.
     """
     require_own_output(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    scenarios = make_plan(framework, recipe.seed, recipe.synthesis.conversations)
-    with tempfile.TemporaryFile(dir=folder) as rows:
-        written = Rows(rows, scenarios, framework.prompts_hash)
-        verdicts = screen(written.collect(chain, store), recipe.synthesis.screening, framework, questions)
-        kept = Kept(scenarios)
-        with _file(folder / REJECTED) as rejected, _file(folder / CONVERSATIONS) as conversations:
-            measured = diversity(kept.count(written.divide(verdicts, conversations, rejected)))
-    rejects = Counter(verdict.reason for verdict in verdicts if verdict.reason is not None)
-    counts = Counts(
-        planned=len(scenarios),
-        finished=len(verdicts),
-        kept=len(verdicts) - rejects.total(),
-        rejected=dict(sorted(rejects.items())),
-        ended=dict(sorted(written.ended.items())),
-    )
-    covered = coverage(framework, kept.scenarios)
-    card = make_card(
-        counts,
-        covered,
-        measured,
-        by_area=kept.by_area(framework),
-        models=dict(sorted(kept.models.items())),
-        usage_of_kept=Usage(**kept.usage),
-        cost_of_kept=kept.cost,
-        totals=store.totals(),
-        recipe=recipe,
-        framework=framework,
-        price=price,
-    )
-    write_json(folder / CARD, card)
-    write_text(folder / CARD_PAGE, card_markdown(card, measured, covered))
-    return OutputSummary(folder / CONVERSATIONS, counts, measured, card)
+    with OwnOutput.hold(folder) as own:
+        scenarios = make_plan(framework, recipe.seed, recipe.synthesis.conversations)
+        with tempfile.TemporaryFile(dir=folder) as rows:
+            written = Rows(rows, scenarios, framework.prompts_hash)
+            verdicts = screen(written.collect(chain, store), recipe.synthesis.screening, framework, questions)
+            kept = Kept(scenarios)
+            with _file(own, folder / REJECTED) as rejected, _file(own, folder / CONVERSATIONS) as conversations:
+                measured = diversity(kept.count(written.divide(verdicts, conversations, rejected)))
+        rejects = Counter(verdict.reason for verdict in verdicts if verdict.reason is not None)
+        counts = Counts(
+            planned=len(scenarios),
+            finished=len(verdicts),
+            kept=len(verdicts) - rejects.total(),
+            rejected=dict(sorted(rejects.items())),
+            ended=dict(sorted(written.ended.items())),
+        )
+        covered = coverage(framework, kept.scenarios)
+        card = make_card(
+            counts,
+            covered,
+            measured,
+            by_area=kept.by_area(framework),
+            models=dict(sorted(kept.models.items())),
+            usage_of_kept=Usage(**kept.usage),
+            cost_of_kept=kept.cost,
+            totals=store.totals(),
+            recipe=recipe,
+            framework=framework,
+            price=price,
+        )
+        with own.replacing(folder / CARD) as file:
+            write_json(file, card)
+        with own.replacing(folder / CARD_PAGE) as file:
+            write_text(file, card_markdown(card, measured, covered))
+        if draw is not None:
+            with own.replacing(folder / CARD_PLOT) as file:
+                draw(card, file)
+        return OutputSummary(folder / CONVERSATIONS, counts, measured, card)
 
 
-def write_steps(path: Path, chain: Chain, store: ReadStore, recipe: SynthesisRecipe, framework: Framework) -> int:
+def write_steps(
+    folder: Path, path: Path, chain: Chain, store: ReadStore, recipe: SynthesisRecipe, framework: Framework
+) -> int:
     """Write every step's text of the recipe's plan, a row a step in the order it was asked; return how many.
 
     One row::
@@ -147,13 +160,22 @@ def write_steps(path: Path, chain: Chain, store: ReadStore, recipe: SynthesisRec
         {"id": "safety-00042", "turn": 0, "step": "critique", "model": "claude-haiku-4-5-20251001", "text": "...",
          "stop": "end", "usage": {"input": 310, ...}, "cost_usd": 0.00042}
 
+    Args:
+        folder: Of the result, where the digests of what was written are kept.
+        path: Where to, in any folder.
+        chain: As for `write_output`.
+        store: As for `write_output`.
+        recipe: As for `write_output`.
+        framework: As for `write_output`.
+
     Raises:
-        InputError: There is no folder for the file, or a file lies there that this command did not write.
+        InputError: There is no folder for the file, or a file lies there that this command did not write, or that was
+            changed since.
     """
-    require_own_steps(path)
+    require_own_steps(folder, path)
     asked = set(store.scenarios())
     count = 0
-    with _file(path) as file:
+    with OwnOutput.hold(folder) as own, _file(own, path) as file:
         for scenario in make_plan(framework, recipe.seed, recipe.synthesis.conversations):
             answers = replay(chain, scenario, store).answers if scenario.number in asked else {}
             for (step, turn), stored in answers.items():
@@ -167,9 +189,7 @@ def write_steps(path: Path, chain: Chain, store: ReadStore, recipe: SynthesisRec
 
 
 @contextmanager
-def _file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes its place when the block ends well, and is on the disk then."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+def _file(own: OwnOutput, path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes its place when the block ends well."""
+    with own.replacing(path) as temporary, open(temporary, "wb") as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())

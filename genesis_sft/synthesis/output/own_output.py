@@ -1,85 +1,160 @@
-"""The files of a result, and how those that this program wrote are told from others, which are never replaced."""
+"""The files of a result, known by their digests: what this command did not write, or what was changed, is not replaced.
+
+``written.json`` beside them holds the SHA-256 of each file as this command wrote it, or is about to::
+
+    {"written_by": "genesis-sft synthesize",
+     "files": {"card.md": ["9f86d081..."], "/elsewhere/steps.jsonl": ["60303ae2...", "fd61a03a..."]}}
+
+The digest of a new file is put there beside the old one's before the new file takes its place, and stands there alone
+after it. Killed at any moment, what lies there is known.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 
+from genesis_sft.console import say
 from genesis_sft.errors import InputError
-from genesis_sft.synthesis.output.card import MARKDOWN_HEAD, WRITTEN_BY
+from genesis_sft.file_lock import lock_file
+from genesis_sft.run_dir import hash_file, replacing, sync_folder, write_json
+from genesis_sft.synthesis.output.card import WRITTEN_BY
+from genesis_sft.synthesis.project import STORE
 
 CONVERSATIONS, REJECTED = "conversations.jsonl", "rejected.jsonl"
 CARD, CARD_PAGE, CARD_PLOT = "card.json", "card.md", "card.svg"
-_PLOT_HEAD_BYTES = 2000
-_KEPT = {"id", "area", "principles", "scenario", "messages", "model", "prompts", "usage", "cost_usd"}
-_STEP = {"id", "turn", "step", "model", "text", "stop", "usage", "cost_usd"}
-_ROWS = {CONVERSATIONS: (_KEPT,), REJECTED: (_KEPT | {"reason", "detail"},)}
-_STEPS = (_STEP, _STEP | {"reasoning"})
+WRITTEN = "written.json"
+_RESULT = (CONVERSATIONS, REJECTED, CARD, CARD_PAGE, CARD_PLOT)
+
+
+class OwnOutput:
+    """The files that this command wrote into a folder, or elsewhere from what is in it.
+
+    Args:
+        folder: Where ``written.json`` is; its files are listed relative to it, so that it may be moved.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @classmethod
+    @contextmanager
+    def hold(cls, folder: Path) -> Iterator[OwnOutput]:
+        """Be the one process that writes such files; waits for another that does."""
+
+        def in_use(holder: str) -> None:
+            say(f"  waiting for another genesis-sft (process {holder}) that writes the files in {folder} ...")
+
+        with lock_file(folder / f"{WRITTEN}.lock", in_use):
+            yield cls(folder)
+
+    @contextmanager
+    def replacing(self, path: Path) -> Iterator[Path]:
+        """Give another name to write a file under; it takes its place when the block ends well.
+
+        Raises:
+            InputError: Another file lies there, or one that was changed; it is left alone.
+        """
+        with replacing(path) as temporary:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            digest, old = hash_file(temporary), self.require(path)
+            self._list(path, [digest] if old in (None, digest) else [old, digest])
+        sync_folder(path.parent)  # after a power cut, too, the new file is there before the old one is forgotten
+        self._list(path, [digest])
+
+    def require(self, path: Path) -> str | None:
+        """Return the digest of a file that this command wrote; ``None`` where there is no file.
+
+        Raises:
+            InputError: Another file lies there, or one that was changed; or ``written.json`` is not this command's.
+        """
+        known = self._files().get(self._name(path), [])
+        if not os.path.lexists(path):
+            return None
+        try:
+            digest = hash_file(path) if path.is_file() else None
+        except OSError:
+            digest = None
+        # read again: another process may have replaced the file, and listed the new one, since
+        if digest not in (*known, *self._files().get(self._name(path), [])):
+            raise InputError(
+                f"expected no file {path}, or one that this command wrote; found another, or one that was changed",
+                hint="Move it away, or name another place.",
+            )
+        return digest
+
+    def _list(self, path: Path, digests: Sequence[str | None]) -> None:
+        files, name = self._files(), self._name(path)
+        if files.get(name) != digests:
+            files = dict(sorted({**files, name: digests}.items()))
+            write_json(self._folder / WRITTEN, {"written_by": WRITTEN_BY, "files": files})
+            sync_folder(self._folder)
+
+    def _files(self) -> dict[str, Any]:
+        """Return name to digests."""
+        path, files = self._folder / WRITTEN, None
+        try:
+            found = orjson.loads(path.read_bytes())
+            files = found["files"] if found["written_by"] == WRITTEN_BY else None
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, KeyError):
+            pass
+        if not isinstance(files, dict) or not all(isinstance(digests, list) for digests in files.values()):
+            raise InputError(
+                f"expected no file {path}, or the list of digests that this command keeps; found another, or a "
+                "damaged one",
+                hint="Move it away, with the files beside it that are listed in it: "
+                "`genesis-sft synthesize export` writes them anew.",
+            )
+        return files
+
+    def _name(self, path: Path) -> str:
+        place, folder = path.parent.resolve() / path.name, self._folder.resolve()
+        name = place.relative_to(folder) if place.is_relative_to(folder) else place
+        return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def require_own_output(folder: Path) -> None:
-    """Refuse a folder in which one of the names is taken by somebody else's file.
+    """Refuse a folder that cannot be written to, or in which one of the names is taken by somebody else's file.
 
     Called before anything is asked, so that nobody pays for what cannot be written.
 
     Raises:
-        InputError: It is; or the folder is a file.
+        InputError: It is so.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"expected a folder at {folder}, found a file", hint="Name another one as synthesis.out.")
-    for name in (CONVERSATIONS, REJECTED, CARD, CARD_PAGE, CARD_PLOT):
-        if folder.is_dir():
-            _require(folder / name, _is_own)
+    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    hint = "Name another one as synthesis.out."
+    if not os.path.isdir(nearest):
+        raise InputError(f"expected a folder at {nearest}, found a file", hint=hint)
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        raise InputError(f"expected a folder to write to at {nearest}, found one without permission", hint=hint)
+    for name in _RESULT:
+        OwnOutput(folder).require(folder / name)
 
 
-def require_own_steps(path: Path) -> None:
-    """Refuse a place where something else than a file of steps of this command lies.
+def require_own_steps(folder: Path, path: Path) -> None:
+    """Refuse a place for the file of steps where something else lies or belongs.
 
-    As in the other files every row is looked at: one that was added, or that another program wrote, keeps the file from
-    being replaced. A text that was changed within its row is not noticed.
+    Args:
+        folder: Of the result.
+        path: Of the file of steps.
 
     Raises:
         InputError: Something does, or there is no folder for it.
     """
-    _require(path, lambda path: _has_rows(path, _STEPS))
-
-
-def _require(path: Path, is_own: Callable[[Path], bool]) -> None:
     if not path.parent.is_dir():
         raise InputError(f"expected a folder {path.parent} to write {path.name} to, found none", hint="Make it first.")
-    if (path.exists() or path.is_symlink()) and not (path.is_file() and is_own(path)):
+    if path.parent.resolve() == folder.resolve() and path.name.startswith((*_RESULT, WRITTEN, STORE)):
         raise InputError(
-            f"expected no file {path}, or one that this command wrote; found another, or one that was changed",
-            hint="Move it away, or name another place.",
+            f"expected a file of its own for the steps, found {path}, a name of the result",
+            hint="Name another place.",
         )
-
-
-def _is_own(path: Path) -> bool:
-    if path.name in _ROWS:
-        return _has_rows(path, _ROWS[path.name])
-    try:
-        with open(path, "rb") as file:
-            if path.name == CARD_PAGE:
-                return file.read(len(MARKDOWN_HEAD.encode())) == MARKDOWN_HEAD.encode()
-            if path.name == CARD_PLOT:
-                return WRITTEN_BY.encode() in file.read(_PLOT_HEAD_BYTES)
-            card = orjson.loads(file.read())
-            return isinstance(card, dict) and card.get("written_by") == WRITTEN_BY
-    except (OSError, ValueError):
-        return False
-
-
-def _has_rows(path: Path, forms: tuple[set[str], ...]) -> bool:
-    """Whether every line is a row of one of the forms, as it was written; an empty file is nobody's."""
-    try:
-        with open(path, "rb") as file:
-            return all(_is_row(line, forms) for line in file)
-    except (OSError, ValueError):
-        return False
-
-
-def _is_row(line: bytes, forms: tuple[set[str], ...]) -> bool:
-    row = orjson.loads(line)
-    return isinstance(row, dict) and row.keys() in forms and orjson.dumps(row) + b"\n" == line
+    OwnOutput(folder).require(path)

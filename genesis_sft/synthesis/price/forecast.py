@@ -27,7 +27,7 @@ from genesis_sft.synthesis.price.expected_answers import (
     assumed_answer,
     caches,
 )
-from genesis_sft.synthesis.price.forecast_numbers import Forecast, StepForecast
+from genesis_sft.synthesis.price.forecast_numbers import Example, Forecast, StepForecast
 from genesis_sft.synthesis.price.prices import Price
 from genesis_sft.synthesis.store.replay import replay
 
@@ -50,7 +50,7 @@ class _Walked:
     steps: dict[Step, StepForecast] = field(default_factory=dict)
     variance: float = 0.0  # of the cost, from the sampling of conversations
     assumed: dict[Step, None] = field(default_factory=dict)
-    examples: dict[Step, Request] = field(default_factory=dict)
+    examples: dict[Step, Example] = field(default_factory=dict)
     most: int = 0
 
     @property
@@ -136,11 +136,12 @@ class _Walker:
     def walk(self, scenario: Scenario, answers: dict[tuple[Step, int], Answer]) -> float:
         """Return what the rest of one conversation costs, in nano-dollars."""
         walked, batches, total = self.walked, self.section.provider.batches, 0.0
+        num_answered = len(answers)
         while isinstance(request := self.chain.next(scenario, answers), Request):
             answer = self._stand_in(request, scenario)
             cost = self.price.cost(answer.usage, batch=batches)
             walked.steps.setdefault(request.step, StepForecast()).add(answer.usage, cost, self.weight)
-            walked.examples.setdefault(request.step, request)
+            walked.examples.setdefault(request.step, Example(request, len(answers) > num_answered))
             walked.most = max(walked.most, self.price.most(request, batch=batches))
             total += cost
             if request.step == "conversation":  # the whole of it: nothing follows
@@ -209,7 +210,7 @@ def _standard_error(walked: _Walked, measured: Measured) -> float:
 
 
 def _warnings(walked: _Walked, measured: Measured, price: Price, section: SynthesisSection) -> tuple[str, ...]:
-    shared = [request for request in walked.examples.values() if request.shared]
+    shared = [example.request for example in walked.examples.values() if example.request.shared]
     if section.provider.api != "anthropic" or section.steps.principles != "all" or not shared:
         return ()
     tokens = round(len(shared[0].shared.encode()) * TYPICAL.tokens_per_byte)

@@ -40,6 +40,19 @@ class StepForecast:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """A request as it will be asked, or nearly.
+
+    Attributes:
+        request: The request.
+        has_stand_ins: Whether something that it quotes of the model stands in for an answer that has not come yet.
+    """
+
+    request: Request
+    has_stand_ins: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
     """What is still to be asked, and what it will cost.
 
@@ -71,7 +84,7 @@ class Forecast:
     standard_error: int
     sampled: int
     assumed: tuple[Step, ...]
-    examples: Mapping[Step, Request]
+    examples: Mapping[Step, Example]
     most_at_once: int
     warnings: tuple[str, ...]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from genesis_sft.recipe.synthesis import ProviderSection
+from genesis_sft.synthesis.asking.request import Fault
 from genesis_sft.synthesis.providers.errors import ProviderError
 
 _DEFAULT_URLS = {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com/v1"}
@@ -72,6 +73,13 @@ def url_of(section: ProviderSection) -> str:
     """Return the address as the SDKs take it: OpenAI's ends in ``/v1``, to Anthropic's the SDK adds it."""
     url = (section.base_url or _DEFAULT_URLS[section.api]).rstrip("/")
     return url.removesuffix("/v1") if section.api == "anthropic" else url
+
+
+def nobody_there(section: ProviderSection, fault: Fault) -> ProviderError:
+    """Return what is told of a server that could not even be connected to."""
+    url = url_of(section)
+    hint = "Is the server running" if is_local(url) else "Is this machine online"
+    return ProviderError(f"expected a server at {url}: {fault}", hint=f"{hint}, and synthesis.provider.base_url right?")
 
 
 def is_local(url: str) -> bool:

@@ -13,6 +13,7 @@ import orjson
 from genesis_sft.recipe.synthesis import ProviderSection
 from genesis_sft.synthesis.asking.request import Answer, Fault, Request
 from genesis_sft.synthesis.providers.address import address_of
+from genesis_sft.synthesis.providers.bounded_client import LONGEST_ANSWER_BYTES, Line
 from genesis_sft.synthesis.providers.clients import open_anthropic
 from genesis_sft.synthesis.providers.errors import ProviderError, Unanswerable, clean
 from genesis_sft.synthesis.providers.link import Link
@@ -23,6 +24,8 @@ from genesis_sft.synthesis.providers.tokens import read_tokens
 _PATH = "/v1/messages/batches"
 _PAGE = 100
 _BATCH_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")  # it stands in addresses and on the terminal
+# at a line's beginning only: further on, it may be of the answer
+_KEY_OF_LINE = re.compile(rb'\s*\{\s*"custom_id"\s*:\s*"([A-Za-z0-9_-]{1,64})"\s*,')
 _ONLY_THIS_REQUEST = ("invalid_request_error", "request_too_large")
 _NO_REQUEST = ("authentication_error", "permission_error", "billing_error", "not_found_error")
 _REFUSED_HINT = "Nothing was paid for them. Set right what the provider names; the same command then asks them."
@@ -56,8 +59,8 @@ class AnthropicBatches:
         anywhere.
         """
         async for line in self._link.lines(f"{_PATH}/{quote(id, safe='')}/results"):
-            if line.strip():
-                yield self._result(line)
+            if line.content.strip() and (result := self._result(line)) is not None:
+                yield result
 
     async def recent(self, back: timedelta, known: Container[str] = ()) -> list[Batch]:
         """Return the newest batches, newest first; see `Batches.recent`."""
@@ -87,16 +90,25 @@ class AnthropicBatches:
         """Close the connections."""
         await self._link.close()
 
-    def _result(self, line: bytes) -> tuple[str, Answer | Fault | Unanswerable | ProviderError]:
-        """Return a line of results: ``{"custom_id": ..., "result": {"type": "succeeded", "message": {...}}}``."""
+    def _result(self, line: Line) -> tuple[str, Answer | Fault | Unanswerable | ProviderError] | None:
+        """Return a line of results: ``{"custom_id": ..., "result": {"type": "succeeded", "message": {...}}}``.
+
+        One that cannot be read costs its own request only; ``None`` where nobody knows which one that is.
+
+        Raises:
+            Fault: The stream broke off, or it is none of results.
+        """
+        if line.is_too_long:
+            return _unread(line, f"its result is longer than {LONGEST_ANSWER_BYTES // 2**20} MiB")
         try:
-            value = orjson.loads(line)
+            value = orjson.loads(line.content)
             key, result = value["custom_id"], value["result"]
             kind = result["type"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise Fault(
-                "malformed", f"a line of the results is none: {clean(line[:80].decode(errors='replace'), self._key)}"
-            ) from None
+            if line.is_ended and (unread := _unread(line, "its result is none of the Message Batches API")) is not None:
+                return unread
+            beginning = clean(line.content[:80].decode(errors="replace"), self._key)
+            raise Fault("malformed", f"a line of the results is none: {beginning}") from None
         if not isinstance(key, str):
             raise Fault("malformed", "a line of the results names no request")
         if kind == "succeeded":
@@ -119,6 +131,11 @@ class AnthropicBatches:
         if kind in _NO_REQUEST:
             return ProviderError(f"the provider refuses requests: {message}", hint=_REFUSED_HINT)
         return Fault("overloaded" if kind in ("overloaded_error", "rate_limit_error") else "server error", message)
+
+
+def _unread(line: Line, why: str) -> tuple[str, Fault] | None:
+    found = _KEY_OF_LINE.match(line.content)
+    return None if found is None else (found[1].decode(), Fault("malformed", why, maybe_paid=True))
 
 
 def _batch(value: Any) -> Batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -12,6 +13,7 @@ import orjson
 LONGEST_ANSWER_BYTES = 32 * 2**20
 """Longest body of an answer, and longest line of a batch's results, unpacked."""
 
+_BEGINNING_BYTES = 1000
 _SHORTEST_SECRET = 12  # shorter ones are stand-ins, as "ollama": taking them out would damage answers
 
 
@@ -66,30 +68,40 @@ def without_key(content: bytes, key: str | None) -> bytes:
     return content
 
 
-async def lines_of(response: httpx2.Response, key: str | None) -> AsyncIterator[bytes]:
-    """Yield the lines of a stream as they arrive, without the key.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a stream.
 
-    Raises:
-        TooLong: A line is.
+    Attributes:
+        content: The line, without the byte that ends it; of one that is too long, how it begins.
+        is_ended: Whether that byte came; without it, the stream may have broken off.
+        is_too_long: Whether it is longer than `LONGEST_ANSWER_BYTES`.
     """
+
+    content: bytes
+    is_ended: bool = True
+    is_too_long: bool = False
+
+
+async def lines_of(response: httpx2.Response, key: str | None) -> AsyncIterator[Line]:
+    """Yield the lines of a stream as they arrive, without the key, holding no more than the longest of them."""
     parts: list[bytes] = []
     length = 0
     # not aiter_lines: JSON may hold U+2028 and the like, which it takes for ends of lines
     async with contextlib.aclosing(response.aiter_bytes()) as received:
-        async for part in received:
-            *ends, rest = part.split(b"\n")
-            for end in ends:
-                if length + len(end) > LONGEST_ANSWER_BYTES:
-                    raise TooLong
-                yield without_key(b"".join((*parts, end)), key)
-                parts.clear()
-                length = 0
-            parts.append(rest)
-            length += len(rest)
-            if length > LONGEST_ANSWER_BYTES:
-                raise TooLong
+        async for several in received:
+            for place, part in enumerate(several.split(b"\n")):
+                if place:
+                    content = without_key(b"".join(parts), key)
+                    yield Line(content, is_too_long=length > LONGEST_ANSWER_BYTES)
+                    parts, length = [], 0
+                parts.append(part)
+                length += len(part)
+                if length > LONGEST_ANSWER_BYTES:
+                    parts = [b"".join(parts)[:_BEGINNING_BYTES]]
     if length:
-        yield without_key(b"".join(parts), key)
+        content = without_key(b"".join(parts), key)
+        yield Line(content, is_ended=False, is_too_long=length > LONGEST_ANSWER_BYTES)
 
 
 _OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")

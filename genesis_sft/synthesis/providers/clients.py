@@ -35,14 +35,7 @@ def open_anthropic(section: ProviderSection, address: Address) -> AsyncAnthropic
     with _no_ambient_settings():
         from anthropic import AsyncAnthropic
 
-        return AsyncAnthropic(
-            api_key=address.key or NO_KEY,
-            base_url=address.url,
-            max_retries=0,
-            timeout=section.timeout_seconds,
-            http_client=_http_client(section, address),
-            open_telemetry=False,
-        )
+        return AsyncAnthropic(**_settings(section, address), open_telemetry=False)
 
 
 def open_openai(section: ProviderSection, address: Address) -> AsyncOpenAI:
@@ -50,18 +43,13 @@ def open_openai(section: ProviderSection, address: Address) -> AsyncOpenAI:
     with _no_ambient_settings():
         from openai import AsyncOpenAI
 
-        return AsyncOpenAI(
-            api_key=address.key or NO_KEY,
-            base_url=address.url,
-            max_retries=0,
-            timeout=section.timeout_seconds,
-            http_client=_http_client(section, address),
-        )
+        return AsyncOpenAI(**_settings(section, address))
 
 
-def _http_client(section: ProviderSection, address: Address) -> BoundedClient:
+def _settings(section: ProviderSection, address: Address) -> dict[str, Any]:
+    """Return what the clients of both SDKs are made with."""
     # no proxy from the environment, no redirect: requests and key go where the recipe says
-    return BoundedClient(
+    http_client = BoundedClient(
         key=address.key,
         trust_env=False,
         follow_redirects=False,
@@ -72,6 +60,13 @@ def _http_client(section: ProviderSection, address: Address) -> BoundedClient:
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=section.concurrency),
         ),
     )
+    return {
+        "api_key": address.key or NO_KEY,
+        "base_url": address.url,
+        "max_retries": 0,
+        "timeout": section.timeout_seconds,
+        "http_client": http_client,
+    }
 
 
 @contextmanager
@@ -105,7 +100,7 @@ def fault_of(error: Exception, section: ProviderSection, address: Address) -> Fa
     if isinstance(cause, httpx2.TimeoutException | TimeoutError):
         return Fault("timeout", f"no answer from {where} within {section.timeout_seconds:g} s", maybe_paid=True)
     if isinstance(cause, httpx2.ConnectError | httpx2.UnsupportedProtocol):
-        return Fault("connection", f"no connection to {where}: {detail}")
+        return Fault("no connection", f"no connection to {where}: {detail}")
     if isinstance(cause, httpx2.DecodingError):
         return Fault("malformed", f"the answer of {where} cannot be read: {detail}", maybe_paid=True)
     kind: FaultKind = "connection"
@@ -132,11 +127,11 @@ def status_error(
         hint = f"The server sends requests on to {clean(headers.get('location', '?'), address.key)}: is that base_url?"
     elif status in (402, 429):
         hint = "Add credit at the provider; the same command goes on from here."
-    elif status in (404, 405):
+    elif status in (404, 405, 410):
         hint = f"Is {section.model!r} a model of this server, and {address.url} its address?"
         if section.api == "openai" and not address.url.endswith("/v1"):
             hint += " Addresses of OpenAI-compatible servers mostly end in /v1."
-    return ProviderError(str(problem), hint=hint, is_not_found=status == 404)
+    return ProviderError(str(problem), hint=hint, is_not_found=status in (404, 410))
 
 
 def with_models(problem: ProviderError, names: list[str], section: ProviderSection, address: Address) -> ProviderError:

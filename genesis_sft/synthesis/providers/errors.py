@@ -34,7 +34,7 @@ class ProviderError(InputError):
     Args:
         message: What the provider said.
         hint: What to do.
-        is_not_found: Whether the server knows no such model or address.
+        is_not_found: Whether the server knows no such model or address, or has it no more.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, is_not_found: bool = False) -> None:

@@ -12,7 +12,7 @@ import httpx2
 from genesis_sft.recipe.synthesis import ProviderSection
 from genesis_sft.synthesis.asking.request import Fault
 from genesis_sft.synthesis.providers.address import Address
-from genesis_sft.synthesis.providers.bounded_client import lines_of
+from genesis_sft.synthesis.providers.bounded_client import Line, lines_of
 from genesis_sft.synthesis.providers.clients import (
     fault_of,
     parse_object,
@@ -75,7 +75,7 @@ class Link:
         except Fault as fault:  # looking costs nothing
             raise Fault(fault.kind, str(fault)) from None
 
-    async def lines(self, path: str) -> AsyncIterator[bytes]:
+    async def lines(self, path: str) -> AsyncIterator[Line]:
         """Yield the lines at a path as they arrive."""
         with self._translated():
             response: httpx2.Response = await self._client.get(path, cast_to=httpx2.Response, stream=True)

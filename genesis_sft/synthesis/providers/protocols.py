@@ -67,9 +67,13 @@ class Batches(Protocol):
 
         A `ProviderError` that is yielded says that no request like this one was or will be answered.
 
+        Where a result cannot be read (longer than `LONGEST_ANSWER_BYTES`, or no JSON), a `Fault` stands for it; where
+        not even its key can be read, it is left out.
+
         Raises:
             Fault: The download broke off; what came before it is right, and asking again starts anew.
-            ProviderError: There are no results; ``is_not_found`` where the provider knows no such batch.
+            ProviderError: There are no results; ``is_not_found`` where the provider knows no such batch, or has its
+                results no more.
         """
 
     async def recent(self, back: timedelta, known: Container[str] = ()) -> list[Batch]:

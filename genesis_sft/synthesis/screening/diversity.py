@@ -106,17 +106,6 @@ class Diversity:
         areas = {name: asdict(area) for name, area in self.areas.items()}
         return asdict(self) | {"near_duplicates": shares, "areas": areas}
 
-    def lines(self) -> tuple[str, ...]:
-        """Return it for the terminal."""
-        if not self.conversations:
-            return ("no conversations",)
-        shares = ", ".join(f"{share:.1%} at {threshold:g}" for threshold, share in self.near_duplicates.items())
-        return (
-            *_side_lines("questions", self.questions),
-            *_side_lines("answers", self.answers),
-            f"near duplicates: {shares}",
-        )
-
 
 def diversity(kept: Iterable[Candidate]) -> Diversity:
     """Measure conversations; read once, of each some eight bytes a word and 512 more are held."""
@@ -235,20 +224,6 @@ def _distinct(words: Hashes) -> tuple[float, ...]:
 
 def _lengths(counts: array[int]) -> Lengths | None:
     return Lengths(*np.percentile(np.array(counts), (5, 50, 95)).tolist()) if counts else None
-
-
-def _side_lines(name: str, side: SideDiversity) -> tuple[str, ...]:
-    of_all = ", ".join(f"{value:.3f}" for value in side.distinct)
-    sample = side.distinct_of_sample
-    of_sample = ", ".join(f"{value:.3f}" for value in sample) if sample else "too few words"
-    lengths, (opening, count) = side.lengths, side.openings[0]
-    assert lengths is not None  # a kept conversation has both sides
-    return (
-        f"{name}: {lengths.median:,.0f} words (median; 5 % below {lengths.p5:,.0f}, 5 % above {lengths.p95:,.0f})",
-        f"  distinct-1, -2, -3: {of_all}; of {SAMPLE_WORDS:,} words: {of_sample}",
-        f"  openings: the ten commonest begin {side.openings_share:.1%}, as many as {side.effective_openings:,.0f} "
-        f"equally common ones; {count:,} begin {opening + ' ...'!r}",
-    )
 
 
 def _batches(kept: Iterable[Candidate]) -> Iterator[list[Candidate]]:

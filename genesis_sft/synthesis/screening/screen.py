@@ -48,7 +48,7 @@ def screen(
         framework: What they must not quote, and the languages there are.
         questions: Items of evaluations, which none may hold.
     """
-    one_by_one = _Screens(section, framework, questions)
+    one_by_one = Screens(section, framework, questions)
     passed = _Passed()
     verdicts: list[Verdict] = []
     for batch in _batches(conversations):
@@ -60,8 +60,11 @@ def screen(
     return tuple(verdicts)
 
 
-class _Screens:
-    """The screens that look at a conversation by itself."""
+class Screens:
+    """The screens that look at a conversation by itself.
+
+    Args: as `screen`.
+    """
 
     def __init__(self, section: ScreeningSection, framework: Framework, questions: Sequence[Question]) -> None:
         self._section = section
@@ -74,7 +77,7 @@ class _Screens:
         self._index = QuestionIndex(questions) if questions else None
 
     def check(self, batch: Sequence[Candidate]) -> list[Verdict]:
-        """Return a verdict for each."""
+        """Return a verdict for each, whatever the others are."""
         found = [self._check_form(candidate) for candidate in batch]
         for check in (self._find_quotes, self._find_words, self._find_questions):
             open_ = [number for number, verdict in enumerate(found) if verdict is None]

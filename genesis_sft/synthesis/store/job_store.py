@@ -7,17 +7,16 @@ the process anywhere: what was answered is never asked again, and what was under
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from genesis_sft.console import say
 from genesis_sft.errors import RunDirError
+from genesis_sft.file_lock import lock_file
 from genesis_sft.synthesis.asking.request import Answer, Fault, Request
 from genesis_sft.synthesis.store import changes
 from genesis_sft.synthesis.store.group_commit import GroupCommit
@@ -226,25 +225,21 @@ class JobStore(ReadStore):
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Lock a store for this process, by a file beside it; the kernel lets go of it when the process ends, however."""
+    """Lock a store for this process, by a file beside it."""
+
+    def in_use(holder: str) -> NoReturn:
+        raise RunDirError(
+            f"another genesis-sft (process {holder}) writes to {path}",
+            hint="Wait for it to end, or stop it with Ctrl-C; `synthesize status` shows how far it is.",
+        )
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.resolve()  # one lock, by whatever links the file is reached
-        handle = open(file.with_name(file.name + ".lock"), "a+")  # noqa: SIM115 - held as long as the lock is
+        handle = lock_file(file.with_name(file.name + ".lock"), in_use)
     except (OSError, RuntimeError) as error:  # of links that lead in a circle
         raise RunDirError(
             f"expected a folder to write to at {path.parent}: {getattr(error, 'strerror', error)}"
         ) from None
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise RunDirError(
-                f"another genesis-sft (process {handle.read().strip() or 'unknown'}) writes to {path}",
-                hint="Wait for it to end, or stop it with Ctrl-C; `synthesize status` shows how far it is.",
-            ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
         yield

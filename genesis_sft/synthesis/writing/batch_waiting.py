@@ -10,10 +10,12 @@ from functools import partial
 from typing import TypeVar
 
 from genesis_sft.errors import Stopped
+from genesis_sft.recipe.synthesis import ProviderSection
 from genesis_sft.synthesis.asking.request import Fault
 from genesis_sft.synthesis.providers import Batch, Batches
+from genesis_sft.synthesis.providers.address import nobody_there
 from genesis_sft.synthesis.store.job_store import JobStore
-from genesis_sft.synthesis.writing.pace import backoff_seconds
+from genesis_sft.synthesis.writing.pace import TRIES_OF_NOBODY, backoff_seconds
 from genesis_sft.synthesis.writing.written import Tally, counted
 
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 2.0, 60.0
@@ -29,13 +31,16 @@ class Waiting:
         batches: The provider.
         store: Knows what stays at the provider.
         tally: Shows how far a batch is.
-        attempts: How often the provider is asked in a row.
+        settings: How often the provider is asked in a row, and where it should be.
         stop: Set when the run is to end.
     """
 
-    def __init__(self, batches: Batches, store: JobStore, tally: Tally, attempts: int, stop: asyncio.Event) -> None:
-        self._batches, self._store, self._tally, self._attempts, self._stop = batches, store, tally, attempts, stop
+    def __init__(
+        self, batches: Batches, store: JobStore, tally: Tally, settings: ProviderSection, stop: asyncio.Event
+    ) -> None:
+        self._batches, self._store, self._tally, self._settings, self._stop = batches, store, tally, settings, stop
         self._draw = random.Random()
+        self._reached = False  # whether there ever was a connection
 
     async def until_ended(self, batch: Batch) -> None:
         """Wait until the provider has done with a batch."""
@@ -50,14 +55,21 @@ class Waiting:
     async def asking(self, ask: Callable[[], Awaitable[Result]]) -> Result:
         """Ask the provider for something about batches, again where it fails for a while."""
         last: Fault | None = None
-        for number in range(self._attempts):
+        attempts = self._settings.attempts
+        for number in range(attempts):
             if last is not None:
                 await self.sleep(max(last.retry_after or 0.0, backoff_seconds(number - 1, self._draw)))
             try:
-                return await ask()
+                result = await ask()
             except Fault as fault:
                 last = fault
-        raise self._tally.gone(f"the provider did not answer {self._attempts} times in a row, at last: {last}")
+                self._reached = self._reached or fault.kind != "no connection"
+                if not self._reached and number + 1 in (TRIES_OF_NOBODY, attempts):
+                    raise nobody_there(self._settings, fault) from None
+            else:
+                self._reached = True
+                return result
+        raise self._tally.gone(f"the provider did not answer {attempts} times in a row, at last: {last}")
 
     async def sleep(self, seconds: float) -> None:
         """Wait for so many seconds."""

@@ -17,6 +17,9 @@ from genesis_sft.synthesis.asking.request import Fault
 
 START = 4
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
+TRIES_OF_NOBODY = 3
+"""So often a request is tried while nothing listens at the address: with the waits between, that takes 3 s at most."""
+
 _TOO_MUCH = ("rate limit", "overloaded", "timeout")
 
 
@@ -43,6 +46,7 @@ class Pace:
         self._stopping = False
         self.faults_in_a_row = 0
         self.last_answer_at = 0.0
+        self.reached = False  # whether there ever was a connection
 
     @property
     def limit(self) -> int:
@@ -83,7 +87,7 @@ class Pace:
 
     def succeeded(self) -> None:
         """Take in that an answer came."""
-        self.faults_in_a_row = 0
+        self.faults_in_a_row, self.reached = 0, True
         self.last_answer_at = time.monotonic()
         self._limit = min(self._most, self._limit + (1.0 if self._doubling else 1.0 / self._limit))
         self._grant()
@@ -96,6 +100,7 @@ class Pace:
             taken_at: When its slot was taken, as `take` returned it.
         """
         self.faults_in_a_row += 1
+        self.reached = self.reached or fault.kind != "no connection"
         now = time.monotonic()
         if fault.retry_after is not None:
             self._pause(now + fault.retry_after)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from genesis_sft.console import progress
+from genesis_sft.conversations.contamination import Question
 from genesis_sft.errors import RunDirError
 from genesis_sft.synthesis.project import Project
 from genesis_sft.synthesis.providers import ProviderError, open_batches, open_provider
 from genesis_sft.synthesis.providers.address import address_of
+from genesis_sft.synthesis.screening.screen import Screens
 from genesis_sft.synthesis.store.job_store import JobStore
 from genesis_sft.synthesis.store.replay import survey
+from genesis_sft.synthesis.writing.screened import Screened
 from genesis_sft.synthesis.writing.stopping import stop_requests
+from genesis_sft.synthesis.writing.work import Work
 from genesis_sft.synthesis.writing.write import write
 from genesis_sft.synthesis.writing.write_batches import write_batches
 from genesis_sft.synthesis.writing.written import Written
 
 
-def write_project(project: Project) -> Written | None:
+def write_project(project: Project, questions: Sequence[Question] = ()) -> Written | None:
     """Have the conversations written that the store does not hold yet.
+
+    Args:
+        project: What is wanted.
+        questions: Items of evaluations, which no conversation may hold: for what the progress bar says of screening.
 
     Returns:
         What became of those that were open; ``None`` where there were none.
@@ -35,7 +44,7 @@ def write_project(project: Project) -> Written | None:
     except OSError as error:
         raise RunDirError(f"expected a folder to write to at {project.out}: {error.strerror}") from None
     with JobStore.open(project.store_path, budget=project.budget) as store:
-        return asyncio.run(_write(project, store))
+        return asyncio.run(_write(project, store, questions))
 
 
 def require_provider(project: Project) -> None:
@@ -52,20 +61,22 @@ def require_provider(project: Project) -> None:
                 raise
 
 
-async def _write(project: Project, store: JobStore) -> Written | None:
-    chain, price, section, planned = project.chain, project.price, project.section, len(project.scenarios)
-    rest = survey(chain, project.scenarios, store).open
+async def _write(project: Project, store: JobStore, questions: Sequence[Question]) -> Written | None:
+    settings, planned = project.section.provider, len(project.scenarios)
+    rest = survey(project.chain, project.scenarios, store).open
     if not rest and not store.open_batches():
         return None
+    screened = Screened(Screens(project.section.screening, project.framework, questions).check)
     with stop_requests() as stop, progress("writing", planned, "conversations", done=planned - len(rest)) as bar:
-        if section.provider.batches:
-            batches = open_batches(section.provider)
+        work = Work(project.chain, rest, store, project.price, project.section, stop, bar, screened)
+        if settings.batches:
+            batches = open_batches(settings)
             try:
-                return await write_batches(chain, rest, batches, store, price, section, stop=stop, progress=bar)
+                return await write_batches(work, batches)
             finally:
                 await batches.close()
-        provider = open_provider(section.provider)
+        provider = open_provider(settings)
         try:
-            return await write(chain, rest, provider, store, price, section, stop=stop, progress=bar)
+            return await write(work, provider)
         finally:
             await provider.close()

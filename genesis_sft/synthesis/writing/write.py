@@ -13,23 +13,19 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from genesis_sft.console import Progress, format_duration, say
+from genesis_sft.console import format_duration, say
 from genesis_sft.errors import GenesisError, InputError, Stopped
-from genesis_sft.recipe.synthesis import SynthesisSection
-from genesis_sft.synthesis.asking.chain import Chain, Ended, Finished
+from genesis_sft.synthesis.asking.chain import Ended, Finished
 from genesis_sft.synthesis.asking.request import Answer, Fault, Request, Step
 from genesis_sft.synthesis.planning.scenario import Scenario
 from genesis_sft.synthesis.providers import Provider, Unanswerable
-from genesis_sft.synthesis.store.job_store import JobStore
+from genesis_sft.synthesis.providers.address import nobody_there
 from genesis_sft.synthesis.store.ledger import BudgetSpent
 from genesis_sft.synthesis.store.replay import UNANSWERABLE
-from genesis_sft.synthesis.writing.pace import Pace, Stopping, backoff_seconds
+from genesis_sft.synthesis.writing.pace import TRIES_OF_NOBODY, Pace, Stopping, backoff_seconds
+from genesis_sft.synthesis.writing.work import Work
 from genesis_sft.synthesis.writing.written import Tally, Written
-
-if TYPE_CHECKING:
-    from genesis_sft.synthesis.price.prices import Price
 
 LONGEST_PAUSE_SECONDS = 600.0
 """A provider that asks to wait longer is left for another run."""
@@ -38,41 +34,20 @@ _FAULTS_OF_A_SERVER_GONE = 10
 _GRACE_SECONDS = 5.0
 
 
-async def write(
-    chain: Chain,
-    scenarios: Sequence[Scenario],
-    provider: Provider,
-    store: JobStore,
-    price: Price,
-    section: SynthesisSection,
-    *,
-    stop: asyncio.Event,
-    progress: Progress,
-) -> Written:
-    """Write the conversations of a plan; what is in the store is not asked again.
-
-    Args:
-        chain: Says what to ask.
-        scenarios: What to write, in this order.
-        provider: Answers.
-        store: Keeps every request and answer, and the budget.
-        price: Of the model.
-        section: Concurrency and attempts.
-        stop: When set, no new requests are sent; those under way are taken in.
-        progress: Counts conversations.
+async def write(work: Work, provider: Provider) -> Written:
+    """Write the conversations of a plan, asking for one answer at a time; what is in the store is not asked again.
 
     Raises:
-        Stopped: ``stop`` was set, or the provider answers no more; all answers are kept.
+        Stopped: The run was asked to stop, or the provider answers no more; all answers are kept.
         InputError: The provider never answered, or a batch's results are to be collected first.
         GenesisError: The provider takes no requests of ours, e.g. for a wrong key.
     """
-    if batches := store.open_batches():
+    if batches := work.store.open_batches():
         raise InputError(
             f"expected no batch at the provider, found {len(batches)} whose answers are not collected",
             hint="Collect them first, with synthesis.provider.batches=true: asking again would be paid twice.",
         )
-    run = _Run(chain, scenarios, provider, store, price, section, progress)
-    return await run.write(stop)
+    return await _Run(work, provider).write(work.stop)
 
 
 class _Unfinished(Exception):
@@ -80,22 +55,13 @@ class _Unfinished(Exception):
 
 
 class _Run:
-    def __init__(
-        self,
-        chain: Chain,
-        scenarios: Sequence[Scenario],
-        provider: Provider,
-        store: JobStore,
-        price: Price,
-        section: SynthesisSection,
-        progress: Progress,
-    ) -> None:
-        self._chain, self._provider, self._store, self._price = chain, provider, store, price
-        self._settings = section.provider
-        self._scenarios: Iterator[Scenario] = iter(scenarios)
-        self._num_workers = min(section.provider.concurrency, max(1, len(scenarios)))
-        self._pace = Pace(section.provider.concurrency)
-        self._tally = Tally(len(scenarios), store.ledger, progress)
+    def __init__(self, work: Work, provider: Provider) -> None:
+        self._chain, self._provider, self._store, self._price = work.chain, provider, work.store, work.price
+        self._settings = work.section.provider
+        self._scenarios: Iterator[Scenario] = iter(work.scenarios)
+        self._num_workers = min(self._settings.concurrency, max(1, len(work.scenarios)))
+        self._pace = Pace(self._settings.concurrency)
+        self._tally = Tally(len(work.scenarios), work.store.ledger, work.progress, work.screened)
         self._draw = random.Random()
         self._halted, self._settled = asyncio.Event(), asyncio.Event()
         self._why: str | None = None
@@ -156,7 +122,7 @@ class _Run:
     async def _work(self) -> None:
         while not self._halted.is_set() and (scenario := next(self._scenarios, None)) is not None:
             try:
-                self._tally.count_outcome(await self._converse(scenario))
+                self._tally.count_outcome(scenario, await self._converse(scenario))
             except _Unfinished as unfinished:
                 self._tally.count_unfinished(str(unfinished))
             except Stopping:
@@ -192,7 +158,7 @@ class _Run:
             except Fault as found:
                 fault = found
                 self._pace.failed(fault, taken_at)
-                self._stop_if_gone(fault, began, last=number + 1 == self._settings.attempts)
+                self._stop_if_gone(fault, began, tries=number + 1)
             finally:
                 self._pace.give_back()
         assert fault is not None
@@ -233,8 +199,11 @@ class _Run:
                     await self._settled.wait()
         raise Stopping
 
-    def _stop_if_gone(self, fault: Fault, began: float, *, last: bool) -> None:
+    def _stop_if_gone(self, fault: Fault, began: float, *, tries: int) -> None:
         """End the run where more of it is of no use: the provider is not there, or wants to be left alone for long."""
+        last = tries == self._settings.attempts
+        if not self._pace.reached and (last or tries == TRIES_OF_NOBODY):
+            self._halt("", nobody_there(self._settings, fault))
         if fault.retry_after is not None and fault.retry_after > LONGEST_PAUSE_SECONDS:
             self._halt("", Stopped(f"the provider asks to wait {format_duration(fault.retry_after)}: {fault}"))
         in_a_row = self._pace.faults_in_a_row

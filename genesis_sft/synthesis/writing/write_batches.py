@@ -15,10 +15,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from genesis_sft.console import Progress, say
+from genesis_sft.console import say
 from genesis_sft.errors import GenesisError, InputError, RunDirError
-from genesis_sft.recipe.synthesis import SynthesisSection
-from genesis_sft.synthesis.asking.chain import Chain
 from genesis_sft.synthesis.asking.request import Answer, Fault, Request
 from genesis_sft.synthesis.planning.scenario import Scenario
 from genesis_sft.synthesis.price.price_json import price_from_json, price_to_json
@@ -29,12 +27,12 @@ from genesis_sft.synthesis.providers import (
     ProviderError,
     Unanswerable,
 )
-from genesis_sft.synthesis.store.job_store import JobStore
 from genesis_sft.synthesis.store.ledger import BudgetSpent
 from genesis_sft.synthesis.store.records import OpenBatch
 from genesis_sft.synthesis.store.replay import replay
 from genesis_sft.synthesis.writing.batch_mending import find_batch, give_up_batch
 from genesis_sft.synthesis.writing.batch_waiting import Waiting
+from genesis_sft.synthesis.writing.work import Work
 from genesis_sft.synthesis.writing.written import Tally, Written, counted
 
 if TYPE_CHECKING:
@@ -45,47 +43,24 @@ _ITEM_BYTES = 1000  # of JSON around the texts of a request, and room for what i
 _COMMITTED_TOGETHER = 256
 
 
-async def write_batches(
-    chain: Chain,
-    scenarios: Sequence[Scenario],
-    batches: Batches,
-    store: JobStore,
-    price: Price,
-    section: SynthesisSection,
-    *,
-    stop: asyncio.Event,
-    progress: Progress,
-) -> Written:
+async def write_batches(work: Work, batches: Batches) -> Written:
     """Write the conversations of a plan with batches; what is in the store is not asked again.
 
-    Args: as `write`, with ``batches`` in place of the provider.
-
     Raises:
-        Stopped: ``stop`` was set, or the provider answers no more; batches stay at the provider.
+        Stopped: The run was asked to stop, or the provider answers no more; batches stay at the provider.
         InputError: The provider never answered.
         GenesisError: The provider takes no requests of ours, e.g. for a wrong key.
     """
-    run = _Run(chain, scenarios, batches, store, price, section, stop, progress)
-    return await run.write()
+    return await _Run(work, batches).write()
 
 
 class _Run:
-    def __init__(
-        self,
-        chain: Chain,
-        scenarios: Sequence[Scenario],
-        batches: Batches,
-        store: JobStore,
-        price: Price,
-        section: SynthesisSection,
-        stop: asyncio.Event,
-        progress: Progress,
-    ) -> None:
-        self._chain, self._batches, self._store, self._price = chain, batches, store, price
-        self._open = list(scenarios)
-        self._attempts = section.provider.attempts
-        self._tally = Tally(len(scenarios), store.ledger, progress)
-        self._waiting = Waiting(batches, store, self._tally, self._attempts, stop)
+    def __init__(self, work: Work, batches: Batches) -> None:
+        self._chain, self._batches, self._store, self._price = work.chain, batches, work.store, work.price
+        self._open = list(work.scenarios)
+        self._attempts = work.section.provider.attempts
+        self._tally = Tally(len(work.scenarios), work.store.ledger, work.progress, work.screened)
+        self._waiting = Waiting(batches, work.store, self._tally, work.section.provider, work.stop)
         self._faults: Counter[str] = Counter()
         self._refused: dict[str, ProviderError] = {}
         self._why: str | None = None
@@ -118,10 +93,13 @@ class _Run:
                 await give_up_batch(batch, self._store, what)
         await self._require_accepted()
 
-    async def _mend(self, batch: OpenBatch) -> str | None:
+    async def _mend(self, batch: OpenBatch, *, maybe_paid: bool = True) -> str | None:
+        """Return the provider's name of a batch that it may have; where it does not, nobody waits for it any more."""
         find = partial(find_batch, batch, self._batches, self._store, self._waiting.until_ended, self._waiting.sleep)
         if (found := await self._waiting.asking(find)) is not None:
             await self._store.batch_created(batch.id, found)
+        elif not maybe_paid:
+            await self._store.batch_dropped(batch.id)
         else:
             await give_up_batch(batch, self._store, "a batch got no answer, and the provider's list does not have it")
         return found
@@ -206,7 +184,7 @@ class _Run:
         """Return the next request of a conversation; one that needs none, or gets no answer, is counted."""
         outcome = replay(self._chain, scenario, self._store).outcome
         if not isinstance(outcome, Request):
-            self._tally.count_outcome(outcome)
+            self._tally.count_outcome(scenario, outcome)
         elif self._faults[outcome.key] >= self._attempts:
             self._tally.count_unfinished("no answer in any batch")
         else:
@@ -236,10 +214,12 @@ class _Run:
         try:
             created = await self._batches.create(requests)
         except Fault as fault:
-            if not fault.maybe_paid:
+            # of an error of its own a provider does not know either; found out before anything else is sent
+            if fault.maybe_paid or fault.kind == "server error":
+                if await self._mend(batch, maybe_paid=fault.maybe_paid) is not None:
+                    return True
+            else:
                 await self._store.batch_dropped(batch.id)
-            elif await self._mend(batch) is not None:  # it may exist: found out before anything else is sent
-                return True
             raise
         except (Unanswerable, GenesisError) as error:
             await self._store.batch_dropped(batch.id)

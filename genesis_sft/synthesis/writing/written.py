@@ -11,7 +11,10 @@ from genesis_sft.console import Progress
 from genesis_sft.errors import GenesisError, InputError, Stopped
 from genesis_sft.synthesis.asking.chain import Ended, Finished
 from genesis_sft.synthesis.asking.request import Usage
+from genesis_sft.synthesis.planning.scenario import Scenario
+from genesis_sft.synthesis.screening.candidate import Candidate
 from genesis_sft.synthesis.store.ledger import BudgetSpent, Ledger, format_usd
+from genesis_sft.synthesis.writing.screened import Screened
 
 _SHOWN_EVERY_SECONDS = 0.2
 NOT_BEGUN = "not begun"
@@ -51,10 +54,11 @@ class Tally:
         planned: Number of scenarios of the run.
         ledger: Of the store.
         progress: A bar that counts conversations.
+        screened: Counts those of the finished ones that are kept.
     """
 
-    def __init__(self, planned: int, ledger: Ledger, progress: Progress) -> None:
-        self._planned, self._ledger, self._progress = planned, ledger, progress
+    def __init__(self, planned: int, ledger: Ledger, progress: Progress, screened: Screened) -> None:
+        self._planned, self._ledger, self._progress, self._screened = planned, ledger, progress, screened
         self._started, self._shown_at = time.monotonic(), 0.0
         self._spent_before, self._requests, self._tokens_in, self._tokens_out = ledger.spent, 0, 0, 0
         self.finished, self.ended, self.unfinished = 0, Counter[str](), Counter[str]()
@@ -66,10 +70,11 @@ class Tally:
         self._tokens_out += usage.output
         self.show()
 
-    def count_outcome(self, outcome: Finished | Ended) -> None:
+    def count_outcome(self, scenario: Scenario, outcome: Finished | Ended) -> None:
         """Count a conversation that is complete or cannot go on."""
         if isinstance(outcome, Finished):
             self.finished += 1
+            self._screened.add(Candidate(scenario, outcome.messages))
         else:
             self.ended[outcome.reason] += 1
         self.show(1)
@@ -124,8 +129,11 @@ class Tally:
             note: What is to be said beside the sums.
         """
         now = time.monotonic()
-        if conversations or note or now - self._shown_at >= _SHOWN_EVERY_SECONDS:
+        is_due = now - self._shown_at >= _SHOWN_EVERY_SECONDS
+        if is_due:
             self._shown_at = now
+            self._screened.look()
+        if is_due or conversations or note:
             self._progress.advance(conversations, f"{self._note()}{note and ', '}{note}")
 
     def _note(self) -> str:
@@ -133,7 +141,8 @@ class Tally:
         ledger, seconds = self._ledger, max(1e-3, time.monotonic() - self._started)
         budget = "" if ledger.budget is None else f" of {format_usd(ledger.budget)}"
         return (
-            f"{counted(self._requests, 'request')} ({self._requests / seconds:.1f}/s), {self.finished:,} finished, "
+            f"{counted(self._requests, 'request')} ({self._requests / seconds:.1f}/s), {self.finished:,} finished "
+            f"({self._screened.kept:,} kept, {self._screened.rejected:,} rejected of those screened so far), "
             f"{sum(self.ended.values()):,} ended, {self._tokens_in:,} tokens in, {self._tokens_out:,} out, "
             f"{format_usd(ledger.spent)}{budget}"
         )

@@ -13,7 +13,6 @@ name, in another recipe, are the same store.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from genesis_sft.console import say
+from genesis_sft.file_lock import lock_file
 from genesis_sft.run_dir import hash_file, write_json
 
 SOURCE_INFO = "source.json"
@@ -86,12 +86,8 @@ class Entry:
     def locked(self) -> Iterator[None]:
         """Hold the entry; wait where another process makes it."""
         self.cache.mkdir(parents=True, exist_ok=True)
-        with open(self.cache / f"{self.key[:_KEY_DIGITS]}.lock", "w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("  waiting for another process that prepares the same source ...")
-                fcntl.flock(handle, fcntl.LOCK_EX)
+        waiting = "  waiting for another process that prepares the same source ..."
+        with lock_file(self.cache / f"{self.key[:_KEY_DIGITS]}.lock", lambda _: say(waiting)):
             yield
 
 

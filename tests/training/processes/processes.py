@@ -1,12 +1,11 @@
 """Runs a function in several real processes that meet over gloo, as ``torchrun`` would start them, within a time limit.
 
-The processes are forked from a server that has imported PyTorch once, so that a test does not wait for each of them to.
+The processes are forked from a server that has imported PyTorch once; see `tests.forked`.
 """
 
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import time
 import traceback
@@ -19,18 +18,7 @@ from typing import Any
 import torch
 from torch.distributed import TCPStore
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "genesis_sft.mixture.store",
-        "genesis_sft.training.step",
-        "pandas",
-        "pytest",
-        "pytest_socket",
-        "torch.distributed.fsdp",
-        "transformers.models.llama.modeling_llama",
-    ]
-)
+from tests.forked import CONTEXT
 
 
 def run_ranks(
@@ -71,12 +59,11 @@ def started_ranks(
     function: Callable[[], Any], count: int, *, local: int | None = None
 ) -> Iterator[Sequence[Connection]]:
     """Start the processes; each sends (whether it did well, result or traceback). At the end those left are killed."""
-    # the meeting place is held here, as torchrun's agent does, on a port that the system chooses
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+    store = meeting_place()
     processes, connections = [], []
     for rank in range(count):
         mine, theirs = CONTEXT.Pipe(duplex=False)
-        environment = _environment(rank, count, local or count, store.port)
+        environment = torchrun_environment(rank, count, local or count, store.port)
         process = CONTEXT.Process(target=_work, args=(theirs, environment, function), daemon=True)
         process.start()
         theirs.close()
@@ -92,7 +79,13 @@ def started_ranks(
             process.close()
 
 
-def _environment(rank: int, count: int, local: int, port: int) -> dict[str, str]:
+def meeting_place() -> TCPStore:
+    """Return where processes meet, held by the caller as torchrun's agent does, on a port that the system chooses."""
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+
+
+def torchrun_environment(rank: int, count: int, local: int, port: int) -> dict[str, str]:
+    """Return the variables that ``torchrun`` gives one of so many processes that meet at a port."""
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank % local),

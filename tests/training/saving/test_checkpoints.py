@@ -16,8 +16,10 @@ import torch
 
 from genesis_sft.errors import InputError, RunDirError
 from genesis_sft.recipe.training import CheckpointSection
+from genesis_sft.training.saving import checkpoints
 from genesis_sft.training.saving.checkpoints import Checkpoints
 from genesis_sft.training.saving.storage import Writer
+from tests.forked import CONTEXT
 from tests.training.saving.saved_tuning import (
     MANY,
     SECTION,
@@ -198,44 +200,39 @@ def test_where_the_best_is_damaged_the_next_best_is_taken(tmp_path: Path) -> Non
     assert checkpoints.restore_best(run.trainable) == 3
 
 
-KILLED = """
-import sys, time
-from pathlib import Path
-import torch
-from genesis_sft.training.saving import checkpoints, storage
-from genesis_sft.recipe.training import CheckpointSection
-from tests.training.saving.saved_tuning import checkpoints_in, tuning
+def save_until_killed(moment: str, folder: Path, asynchronous: bool) -> None:
+    """Save after two steps and after four, and stand still at a moment of the second save."""
+    torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
-torch.set_num_threads(1)
-moment, folder, asynchronous = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "True"
+    def wait_to_be_killed(*_: object, **__: object) -> Any:
+        (folder / "now").touch()
+        time.sleep(60)
 
-def wait_to_be_killed(*args, **kwargs):
-    (folder / "now").touch()
-    time.sleep(60)
+    run = tuning()
+    saved = checkpoints_in(folder, CheckpointSection(asynchronous=asynchronous, keep=1))
+    run.restore(saved)
+    run.steps(0, 2)
+    run.save(saved, 2)
+    saved.wait()
+    run.steps(2, 4)
+    if moment == "tensors":
+        write_data = Writer.write_data
 
-run, section = tuning(), CheckpointSection(asynchronous=asynchronous, keep=1)
-checkpoints_ = checkpoints_in(folder, section)
-run.restore(checkpoints_)
-run.steps(0, 2)
-run.save(checkpoints_, 2)
-checkpoints_.wait()
-run.steps(2, 4)
-if moment == "tensors":
-    resolve = checkpoints.Writer.write_data
-    def write(self, plan, planner):
-        planner.resolve_data = wait_to_be_killed
-        return resolve(self, plan, planner)
-    checkpoints.Writer.write_data = write
-elif moment == "hashes":
-    checkpoints.write_state = wait_to_be_killed
-elif moment == "name":
-    write_state = checkpoints.write_state
-    checkpoints.write_state = lambda *args, **kwargs: wait_to_be_killed(write_state(*args, **kwargs))
-elif moment == "older":
-    checkpoints.shutil.rmtree = wait_to_be_killed
-run.save(checkpoints_, 4)
-checkpoints_.wait()
-"""
+        def write(self: Writer, plan: Any, planner: Any) -> Any:
+            planner.resolve_data = wait_to_be_killed
+            return write_data(self, plan, planner)
+
+        Writer.write_data = write  # type: ignore[method-assign]
+    elif moment == "hashes":
+        checkpoints.write_state = wait_to_be_killed
+    elif moment == "name":
+        write_state = checkpoints.write_state
+        checkpoints.write_state = lambda *args, **kwargs: wait_to_be_killed(write_state(*args, **kwargs))
+    elif moment == "older":
+        shutil.rmtree = wait_to_be_killed  # type: ignore[assignment]
+    run.save(saved, 4)
+    saved.wait()
 
 
 @pytest.mark.slow
@@ -246,13 +243,14 @@ checkpoints_.wait()
 def test_killed_within_a_save_there_is_the_one_before_or_this_one(
     tmp_path: Path, moment: str, asynchronous: bool, left: int
 ) -> None:
-    arguments = [sys.executable, "-c", KILLED, moment, str(tmp_path), str(asynchronous)]
-    child = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    child = CONTEXT.Process(target=save_until_killed, args=(moment, tmp_path, asynchronous))
+    child.start()
     deadline = time.monotonic() + 60
-    while not (tmp_path / "now").exists() and time.monotonic() < deadline and child.poll() is None:
+    while not (tmp_path / "now").exists() and time.monotonic() < deadline and child.is_alive():
         time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait(60) == -signal.SIGKILL
+    child.kill()  # SIGKILL
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
     straight, resumed = tuning(), tuning(seed=1)
     straight.steps(0, 6)
     assert resumed.restore(checkpoints_in(tmp_path)) == left

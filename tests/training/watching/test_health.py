@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -19,10 +17,11 @@ from genesis_sft.recipe import BatchSection, TrainingSection
 from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
 from genesis_sft.training.forward.objective import Objective
 from genesis_sft.training.forward.padding import pad_vocab
-from genesis_sft.training.processes.parallel import Trainable
+from genesis_sft.training.processes.parallel import Trainable, join_ranks
 from genesis_sft.training.step import train_step
 from genesis_sft.training.watching.health import NUM_MATRICES, Health, data_facts, row_facts
 from tests.conftest import build_llama
+from tests.training.processes.processes import run_ranks
 from tests.training.watching.tiny_tuning import ALONE, CONTROL_IDS, END, START, VOCAB, conversations
 
 SECTION = TrainingSection(batch=BatchSection(sequences=8), precision="float32")
@@ -186,48 +185,22 @@ def tiny_base_end(tiny_run: Path) -> int:
     return next(int(token["id"]) for token in tokenizer["added_tokens"] if token["content"] == "<|im_end|>")
 
 
-CHILD = """
-import json, sys
-import torch
-from genesis_sft.recipe import BatchSection, TrainingSection
-from genesis_sft.training.watching.health import Health, row_facts
-from genesis_sft.training.forward.objective import Objective
-from genesis_sft.training.processes.parallel import Trainable, join_ranks
-from genesis_sft.training.step import train_step
-from genesis_sft.batches.collate import collate
-from genesis_sft.training.forward.attention import SEGMENT_ATTENTION
-from tests.conftest import build_llama
-from tests.training.watching.tiny_tuning import CONTROL_IDS, END, VOCAB, conversations
-torch.set_num_threads(1)
-section = TrainingSection(
-    batch=BatchSection(sequences=6), precision="float32", parallel=sys.argv[1], device="cpu", timeout_seconds=60
-)
-with join_ranks(section) as ranks:
-    model = build_llama(VOCAB, tied=sys.argv[2] == "tied")
-    model.set_attn_implementation(SEGMENT_ATTENTION)
-    trainable = Trainable(Objective(model, end_of_turn=END).train(), ranks, section)
-    facts = row_facts(model, CONTROL_IDS)
-    health = Health(trainable, CONTROL_IDS, ranks, every_steps=10)
-    optimizer = torch.optim.SGD(trainable.module.parameters(), lr=1e-2)
-    health.start(1)
-    mine = collate(conversations(0, 6)[ranks.rank :: ranks.world_size], end_of_turn=END)
-    train_step(trainable, optimizer, [mine], ranks, max_grad_norm=1e9, watch=health)
-    if ranks.is_first:
-        print(json.dumps([facts, health.take()]))
-"""
-
-
-def run_ranks(world_size: int, parallel: str, head: str) -> object:
-    command = [sys.executable, "-c", CHILD, parallel, head]
-    if world_size > 1:
-        command = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size),
-            "--no-python", *command,
-        ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def measure(parallel: Literal["ddp", "fsdp"], tied: bool) -> object:
+    """Return what is measured of a step over six conversations, as its log would have it."""
+    section = TrainingSection(
+        batch=BatchSection(sequences=6), precision="float32", parallel=parallel, device="cpu", timeout_seconds=60
+    )
+    with join_ranks(section) as ranks:
+        model = build_llama(VOCAB, tied=tied)
+        model.set_attn_implementation(SEGMENT_ATTENTION)
+        trainable = Trainable(Objective(model, end_of_turn=END).train(), ranks, section)
+        facts = row_facts(model, CONTROL_IDS)
+        health = Health(trainable, CONTROL_IDS, ranks, every_steps=10)
+        optimizer = torch.optim.SGD(trainable.module.parameters(), lr=1e-2)
+        health.start(1)
+        mine = collate(conversations(0, 6)[ranks.rank :: ranks.world_size], end_of_turn=END)
+        train_step(trainable, optimizer, [mine], ranks, max_grad_norm=1e9, watch=health)
+        return json.loads(json.dumps([facts, health.take()]))
 
 
 def flat(value: object, name: str = "") -> dict[str, object]:
@@ -238,11 +211,10 @@ def flat(value: object, name: str = "") -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("world_size", "parallel", "head"), [(2, "ddp", "tied"), (3, "fsdp", "tied"), (2, "fsdp", "untied")]
-)
-def test_several_processes_measure_what_one_does(world_size: int, parallel: str, head: str) -> None:
-    together, alone = flat(run_ranks(world_size, parallel, head)), flat(run_ranks(1, "ddp", head))
+@pytest.mark.parametrize(("world_size", "parallel", "tied"), [(2, "ddp", True), (3, "fsdp", True), (2, "fsdp", False)])
+def test_several_processes_measure_what_one_does(world_size: int, parallel: Literal["ddp", "fsdp"], tied: bool) -> None:
+    together = flat(run_ranks(functools.partial(measure, parallel, tied), world_size)[0])
+    (alone,) = map(flat, run_ranks(functools.partial(measure, "ddp", tied), 1))
     assert together.keys() == alone.keys()
     for name, value in alone.items():
         assert together[name] == (pytest.approx(value, rel=1e-3, abs=1e-8) if isinstance(value, float) else value), name

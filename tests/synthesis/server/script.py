@@ -26,6 +26,9 @@ FaultKind = Literal[
     "echo_key",  # an answer that quotes the key the request came with
     "long",  # an answer, and 64 MB of white space behind it, in 64 kB of gzip
 ]
+REFUSALS = frozenset(("rate_limit", "overloaded", "server_error", "status"))
+"""Not answered, and said so with a status."""
+
 RESULTS = frozenset(("refusal", "max_tokens", "empty", "no_usage"))
 """Answers, not failures: the same request always has the same, however often it is asked."""
 
@@ -46,7 +49,8 @@ class Fault:
         contains: Part of the request's body.
         tries: It strikes only the first so many tries of a request.
         at_most: It strikes so many times in all.
-        path: "messages", "chat", "create" (of a batch), "poll", "list", "results", "models"; the first two when absent.
+        path: "messages", "chat", "create" (of a batch), "poll", "list", "results", "models", "line" (of results;
+            "malformed" or "long" only); the first two when absent.
         retry_after: Value of the header, for 429 and 529: seconds or a date.
         status, type, message, code: For "status".
         billed: Whether it is billed all the same; for "hang", "disconnect", ... it is when absent.
@@ -174,7 +178,7 @@ class Script:
         path_prefixes: What may stand before /v1/....
         faults: The first that strikes does.
         rules: What kind of text is asked for: ``(part of the last message or last system block, kind)``, first match;
-            kinds: see `server_text.py`. Before its own rules.
+            kinds: see `text.py`. Before its own rules.
         words: Shortest and longest answer, in words, about.
         batches: How batches go.
     """

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
-
-from tests.synthesis.server_http import Reply, Wanted, json_reply
-from tests.synthesis.server_messages import TOKENS_PER_MESSAGE, broken, canonical, count, shape
-from tests.synthesis.server_script import Fault, Script, Spent
-from tests.synthesis.server_text import write_text
-
-if TYPE_CHECKING:
-    from tests.synthesis.server import World
+from tests.synthesis.server.answering import TOKENS_PER_MESSAGE, Endpoint, broken, canonical, count, key_of, shape
+from tests.synthesis.server.http import Reply, Wanted, json_reply
+from tests.synthesis.server.script import Fault, Script, Spent
+from tests.synthesis.server.text import write_text
+from tests.synthesis.server.world import World
 
 _STATUS_TYPES = {
     "rate_limit": (429, "requests", "Rate limit reached for requests", "rate_limit_exceeded"),
@@ -22,45 +18,6 @@ _STATUS_TYPES = {
 }
 _REASONS = {"end_turn": "stop", "max_tokens": "length", "refusal": "content_filter"}
 _CACHE_MINIMUM = 1024
-_BREAKS = ("hang", "disconnect", "cut_off", "malformed", "wrong_shape", "long")
-
-
-def post_completion(world: World, wanted: Wanted) -> Reply:
-    script = world.script
-    refused = _check_key(world, wanted)
-    if refused is not None:
-        return refused
-    try:
-        params = orjson.loads(wanted.body)
-    except orjson.JSONDecodeError:
-        return error_reply(400, "invalid_request_error", "We could not parse the JSON body of your request.")
-    body = canonical(params)
-    key = wanted.headers.get("idempotency-key") or hashlib.sha256(body).hexdigest()
-    if script.at_once is not None and world.under_way > script.at_once:
-        world.write_log(n=world.num_requests, key=key, path="chat", status=429, fault="at_once", billed=0)
-        return status_reply(Fault("rate_limit", retry_after=script.retry_after))
-    fault = world.fault_for("chat", key, body)
-    if fault is not None and fault.fault in (*_STATUS_TYPES, "status"):
-        reply = status_reply(fault)
-        world.write_log(n=world.num_requests, key=key, path="chat", status=reply.status, fault=fault.fault, billed=0)
-        return reply
-    problem = _find_problem(script, params)
-    if problem is not None:
-        world.write_log(n=world.num_requests, key=key, path="chat", status=problem[0], billed=0, message=problem[2])
-        return error_reply(*problem)
-    completion, spent = _complete(world, params, fault)
-    paid = fault is None or fault.fault not in _BREAKS or fault.is_billed
-    world.write_log(
-        n=world.num_requests,
-        key=key,
-        path="chat",
-        status=200,
-        fault=fault and fault.fault,
-        usage=spent.to_json(),
-        billed=spent.cost(script.prices) if paid else 0,
-    )
-    headers = {"x-request-id": world.next_id("req"), "x-ratelimit-remaining-requests": "4999"}
-    return broken(json_reply(200, completion, headers, delay=script.latency_seconds), fault)
 
 
 def get_models(world: World, wanted: Wanted) -> Reply:
@@ -75,11 +32,12 @@ def get_models(world: World, wanted: Wanted) -> Reply:
 
 
 def _check_key(world: World, wanted: Wanted) -> Reply | None:
-    given = wanted.headers.get("authorization", "").removeprefix("Bearer ") or wanted.headers.get("x-api-key", "")
+    given = key_of(wanted)
     if world.script.key is None or given == world.script.key:
         return None
     world.write_log(n=world.num_requests, path="refused", status=401, headers=wanted.headers, billed=0)
-    return error_reply(401, "invalid_request_error", f"Incorrect API key provided: {given[:80]}.", "invalid_api_key")
+    message = f"Incorrect API key provided: {given[:80]}."
+    return error_reply(world, 401, "invalid_request_error", message, "invalid_api_key")
 
 
 def _find_problem(script: Script, params: dict[str, Any]) -> tuple[int, str, str, str | None] | None:
@@ -147,13 +105,21 @@ def _cached(world: World, model: str, system: str) -> int:
     return _CACHE_MINIMUM if known else 0
 
 
+def _headers(world: World) -> dict[str, str]:
+    return {"x-request-id": world.next_id("req"), "x-ratelimit-remaining-requests": "4999"}
+
+
 def error_reply(
-    status: int, kind: str, message: str, code: str | None = None, headers: dict[str, str] | None = None
+    world: World, status: int, kind: str, message: str, code: str | None = None, headers: dict[str, str] | None = None
 ) -> Reply:
     value = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     return json_reply(status, value, headers)
 
 
-def status_reply(fault: Fault) -> Reply:
+def status_reply(world: World, fault: Fault) -> Reply:
     status, kind, message, code = _STATUS_TYPES.get(fault.fault, (fault.status, fault.type, fault.message, fault.code))
-    return error_reply(status, kind, message, code, {"retry-after": fault.retry_after} if fault.retry_after else None)
+    headers = {} if fault.retry_after is None else {"retry-after": fault.retry_after}
+    return error_reply(world, status, kind, message, code, headers)
+
+
+ENDPOINT = Endpoint("chat", _check_key, _find_problem, error_reply, status_reply, _complete, _headers)

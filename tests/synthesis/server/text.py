@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from tests.synthesis.server_script import Script
+from tests.synthesis.server.script import Script
 
 RULES: tuple[tuple[str, str], ...] = (
     (r"^USER:", "conversation"),

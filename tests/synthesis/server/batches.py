@@ -6,14 +6,13 @@ import random
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from tests.synthesis.server_http import Reply, Wanted, json_reply
-from tests.synthesis.server_messages import (
-    broken,
-    canonical,
+from tests.synthesis.server.answering import broken, canonical
+from tests.synthesis.server.http import Reply, Wanted, json_reply
+from tests.synthesis.server.messages import (
     check_headers,
     complete,
     error_reply,
@@ -21,13 +20,10 @@ from tests.synthesis.server_messages import (
     headers_of,
     status_reply,
 )
-from tests.synthesis.server_script import Fault, chance
-
-if TYPE_CHECKING:
-    from tests.synthesis.server import World
+from tests.synthesis.server.script import REFUSALS, RESULTS, Fault, chance
+from tests.synthesis.server.world import World
 
 MOST_REQUESTS = 100_000
-_FAILURES = ("rate_limit", "overloaded", "server_error", "status")
 
 
 @dataclass
@@ -80,7 +76,7 @@ def handle(world: World, wanted: Wanted, path: str, query: dict[str, str]) -> Re
             return error_reply(world, 404, "not_found_error", f"no batch {name}")
     key = wanted.headers.get("idempotency-key") or name or kind
     fault = world.fault_for(kind, key, wanted.body)
-    if fault is not None and fault.fault in _FAILURES:
+    if fault is not None and fault.fault in REFUSALS:
         reply = status_reply(world, fault)
         world.write_log(n=world.num_requests, path=kind, batch=name, status=reply.status, fault=fault.fault, billed=0)
         return reply
@@ -177,7 +173,7 @@ def _work(world: World, batch: Batch, item: dict[str, Any]) -> dict[str, Any]:
     if problem is not None:
         return _unpaid(world, batch, key, "invalid", _error(problem[1], problem[2]))
     fault = world.fault_for("messages", key, canonical(params))
-    if fault is not None and fault.fault not in ("refusal", "max_tokens", "empty"):
+    if fault is not None and fault.fault not in RESULTS:
         return _unpaid(world, batch, key, fault.fault, _error("api_error", "Internal server error"))
     message, spent = complete(world, params, fault)
     billed = spent.cost(script.prices, batch=True)
@@ -200,5 +196,12 @@ def _results(world: World, batch: Batch, fault: Fault | None) -> tuple[Reply, Fa
     if fault is None and batch.downloads_to_break:
         batch.downloads_to_break -= 1
         fault = Fault("cut_off")
-    body = b"".join(orjson.dumps(line) + b"\n" for line in batch.lines)
+    body = b"".join(_line(world, line) + b"\n" for line in batch.lines)
     return Reply(200, body, headers_of(world), content_type="application/x-jsonl"), fault
+
+
+def _line(world: World, line: dict[str, Any]) -> bytes:
+    text, fault = orjson.dumps(line), world.fault_for("line", line["custom_id"], b"")
+    if fault is None:
+        return text
+    return text[: len(text) // 2] if fault.fault == "malformed" else text + b" " * 40_000_000

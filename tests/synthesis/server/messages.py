@@ -2,103 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
+from tests.synthesis.server.answering import TOKENS_PER_MESSAGE, Endpoint, canonical, count, key_of, shape
+from tests.synthesis.server.http import Reply, Wanted, json_reply
+from tests.synthesis.server.script import Fault, Script, Spent
+from tests.synthesis.server.text import write_text
+from tests.synthesis.server.world import World
 
-from tests.synthesis.server_http import Reply, Wanted, json_reply
-from tests.synthesis.server_script import Fault, Script, Spent
-from tests.synthesis.server_text import write_text
-
-if TYPE_CHECKING:
-    from tests.synthesis.server import World
-
-TOKENS_PER_MESSAGE = 3
 _STATUS_TYPES = {
     "rate_limit": (429, "rate_limit_error", "This request would exceed your account's rate limit."),
     "overloaded": (529, "overloaded_error", "Overloaded"),
     "server_error": (500, "api_error", "Internal server error"),
 }
-
-
-def post_message(world: World, wanted: Wanted) -> Reply:
-    refused = check_headers(world, wanted)
-    if refused is not None:
-        return refused
-    try:
-        params = orjson.loads(wanted.body)
-    except orjson.JSONDecodeError:
-        return error_reply(world, 400, "invalid_request_error", "The request body is not valid JSON")
-    body = canonical(params)
-    key = wanted.headers.get("idempotency-key") or hashlib.sha256(body).hexdigest()
-    script = world.script
-    if script.at_once is not None and world.under_way > script.at_once:
-        world.write_log(n=world.num_requests, key=key, path="messages", status=429, fault="at_once", billed=0)
-        return status_reply(world, Fault("rate_limit", retry_after=script.retry_after))
-    fault = world.fault_for("messages", key, body)
-    if fault is not None and fault.fault in (*_STATUS_TYPES, "status"):
-        reply = status_reply(world, fault)
-        world.write_log(
-            n=world.num_requests, key=key, path="messages", status=reply.status, fault=fault.fault, billed=0
-        )
-        return reply
-    problem = find_problem(script, params)
-    if problem is not None:
-        world.write_log(n=world.num_requests, key=key, path="messages", status=problem[0], billed=0, message=problem[2])
-        return error_reply(world, *problem)
-    message, spent = complete(world, params, fault)
-    paid = fault is None or fault.fault not in _BREAKS or fault.is_billed
-    billed = spent.cost(script.prices) if paid else 0
-    world.write_log(
-        n=world.num_requests,
-        key=key,
-        path="messages",
-        status=200,
-        fault=fault and fault.fault,
-        usage=spent.to_json(),
-        billed=billed,
-    )
-    return broken(json_reply(200, message, headers_of(world), delay=script.latency_seconds), fault)
-
-
-_BREAKS = ("hang", "disconnect", "cut_off", "malformed", "wrong_shape", "long")
-
-
-def broken(reply: Reply, fault: Fault | None) -> Reply:
-    """The reply, as the fault leaves it."""
-    if fault is None or fault.fault not in _BREAKS:
-        return reply
-    body = reply.body
-    if fault.fault == "malformed":
-        body = body[: len(body) // 2]
-    elif fault.fault == "wrong_shape":
-        body = orjson.dumps({"status": "ok", "content": 7, "choices": {}, "usage": ["many"]})
-    elif fault.fault == "long":
-        return Reply(
-            reply.status,
-            gzip.compress(body + b" " * 64_000_000, 9),
-            reply.headers | {"content-encoding": "gzip"},
-            delay=reply.delay,
-        )
-    how: Any = fault.fault if fault.fault in ("hang", "disconnect", "cut_off") else None
-    return Reply(reply.status, body, reply.headers, broken=how, delay=reply.delay)
-
-
-def with_key(world: World, wanted: Wanted, reply: Reply) -> Reply:
-    """The reply, with the key quoted in it where the script says so."""
-    if not any(fault.fault == "echo_key" for fault in world.script.faults):
-        return reply
-    return json_reply(
-        reply.status, orjson.loads(reply.body) | {"debug": {"key": key_of(wanted)}}, reply.headers, delay=reply.delay
-    )
-
-
-def key_of(wanted: Wanted) -> str:
-    return wanted.headers.get("x-api-key") or wanted.headers.get("authorization", "").removeprefix("Bearer ")
 
 
 def check_headers(world: World, wanted: Wanted) -> Reply | None:
@@ -113,12 +32,6 @@ def check_headers(world: World, wanted: Wanted) -> Reply | None:
         return None
     world.write_log(n=world.num_requests, path="refused", status=refused[0], headers=wanted.headers, billed=0)
     return error_reply(world, *refused)
-
-
-def canonical(params: dict[str, Any]) -> bytes:
-    """What the answer depends on: the same whether it comes alone or in a batch."""
-    parts = ("model", "system", "messages", "max_tokens", "max_completion_tokens", "temperature")
-    return orjson.dumps({name: params.get(name) for name in parts}, option=orjson.OPT_SORT_KEYS)
 
 
 def find_problem(script: Script, params: dict[str, Any]) -> tuple[int, str, str] | None:
@@ -180,21 +93,6 @@ def complete(world: World, params: dict[str, Any], fault: Fault | None) -> tuple
     return message, spent
 
 
-def shape(text: str, max_tokens: int, fault: Fault | None, script: Script) -> tuple[str, str]:
-    """The text and why it stops, as the fault and the limit leave it."""
-    kind = fault.fault if fault is not None else ""
-    if kind == "empty":
-        return "", "end_turn"
-    if kind == "refusal":
-        return "I cannot help", "refusal"
-    longest = int(max_tokens * script.bytes_per_token)
-    if kind == "max_tokens":
-        longest = min(longest, len(text.encode()) // 2)
-    if len(text.encode()) > longest:
-        return text.encode()[:longest].decode(errors="ignore"), "max_tokens"
-    return text, "end_turn"
-
-
 def _use_cache(world: World, model: str, system: list[dict[str, Any]]) -> tuple[int, int]:
     """Tokens written and read of the longest marked prefix; an entry lives on with each use."""
     script, now = world.script, time.monotonic()
@@ -220,10 +118,6 @@ def blocks_of(params: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"type": "text", "text": system}] if isinstance(system, str) else system
 
 
-def count(script: Script, text: str) -> int:
-    return math.ceil(len(text.encode()) / script.bytes_per_token)
-
-
 def count_input(script: Script, params: dict[str, Any]) -> int:
     marked, plain = "", ""
     for block in blocks_of(params):
@@ -245,7 +139,7 @@ def headers_of(world: World) -> dict[str, str]:
 
 
 def error_reply(
-    world: World, status: int, kind: str, message: str, headers: dict[str, str] | None = None, code: str | None = None
+    world: World, status: int, kind: str, message: str, code: str | None = None, headers: dict[str, str] | None = None
 ) -> Reply:
     error: dict[str, Any] = {"type": kind, "message": message}
     if code is not None:
@@ -257,4 +151,7 @@ def error_reply(
 def status_reply(world: World, fault: Fault) -> Reply:
     status, kind, message = _STATUS_TYPES.get(fault.fault, (fault.status, fault.type, fault.message))
     headers = {} if fault.retry_after is None else {"retry-after": fault.retry_after}
-    return error_reply(world, status, kind, message, headers, fault.code)
+    return error_reply(world, status, kind, message, fault.code, headers)
+
+
+ENDPOINT = Endpoint("messages", check_headers, find_problem, error_reply, status_reply, complete, headers_of)
