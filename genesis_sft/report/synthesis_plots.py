@@ -14,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from genesis_sft.report.drawing import short
 from genesis_sft.synthesis.output.card import WRITTEN_BY
+from genesis_sft.synthesis.output.card_parts import FEWEST
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -82,9 +83,9 @@ def _draw_openings(axes: Axes, answers: Mapping[str, Any], num_conversations: in
     shares = [100 * number / num_conversations for _, number in openings]
     axes.barh(range(len(openings)), shares, color=_ANSWERS, height=0.7)
     _label_rows(axes, [f"{opening} …" for opening, _ in openings])
-    effective = f"{answers['effective_openings']:,.0f}"
+    varied = f"as varied as {answers['effective_openings']:,.0f} equally common ones"
     axes.set_title("Commonest openings of answers", **_TITLE)
-    axes.set_xlabel(f"share of the conversations, %\neffective number of openings: {effective}")
+    axes.set_xlabel("share of the conversations, %" + (f"\n{varied}" if num_conversations >= FEWEST else ""))
 
 
 def _draw_lengths(axes: Axes, areas: Mapping[str, Any]) -> None:

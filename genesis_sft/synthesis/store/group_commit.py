@@ -85,7 +85,8 @@ class GroupCommit:
         if self._unsaved:
             raise RunDirError(
                 f"{len(self._unsaved)} answers could not be written to {self._path}: {self._failure}",
-                hint="What was reserved for them stays counted against the budget; the same command asks them again.",
+                hint="What was reserved for them stays counted against the budget; the same command asks them again, "
+                "or has them from their batch once more.",
             )
 
     def _run(self) -> None:
