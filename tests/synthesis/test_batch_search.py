@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -95,6 +96,11 @@ def test_stopped_during_a_download_the_next_batch_is_left_at_the_provider(
     stop = asyncio.Event()
 
     class Stopping(Watched):
+        async def poll(self, id: str) -> Batch:
+            batch, results = self.at_provider[id]
+            self.at_provider[id] = (replace(batch, waiting=0), results)
+            return replace(batch, ended=True)
+
         async def results(self, id: str) -> AsyncIterator[tuple[str, Result]]:
             stop.set()
             async for item in super().results(id):

@@ -138,7 +138,7 @@ def test_a_run_is_written_resumed_at_no_cost_and_exported(tmp_path: Path, start_
     results = ("conversations.jsonl", "rejected.jsonl", "card.json", "card.md", "card.svg")
     before = {name: (tmp_path / "out" / name).read_bytes() for name in results}
     # nothing is left to ask: neither key nor server is needed
-    succeed(recipe, ANTHROPIC_API_KEY=None)
+    succeed(recipe, "--set", "synthesis.provider.key_from=ANTHROPIC_API_KEY", ANTHROPIC_API_KEY=None)
     steps = tmp_path / "steps.jsonl"
     succeed("export", recipe, "--steps", steps)
     assert {name: (tmp_path / "out" / name).read_bytes() for name in results} == before

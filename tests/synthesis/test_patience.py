@@ -32,6 +32,17 @@ def test_a_request_that_fails_a_few_times_ends_its_conversation_and_not_the_run(
     assert (written.finished, dict(written.unfinished_by)) == (0, {"malformed": 1})
 
 
+def test_a_request_is_tried_as_often_as_the_recipe_says(tmp_path: Path) -> None:
+    """More faults in a row than a provider that is gone has, and then an answer."""
+    faults = [NO_JSON] * 19
+
+    async def behave(_: Request) -> None:
+        if faults:
+            raise faults.pop()
+
+    assert run(tmp_path, TinyProvider(behave), plan_of(1), attempts=20).finished == 1  # type: ignore[arg-type]
+
+
 def test_faults_before_an_answer_do_not_count(tmp_path: Path) -> None:
     """Twenty questions are answered at the second try; then one draft is not answered in three."""
     tries = Counter[str]()
