@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 PLAIN_INTERVAL_SECONDS = 15.0
+_BESIDE_THE_BAR = 64  # columns: label, counts, unit, times
 _DIRECTIONS = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)}
 
 
@@ -73,7 +74,7 @@ def format_duration(seconds: float) -> str:
 
 @contextmanager
 def _bar(label: str, total: float, unit: str, done: float) -> Iterator[Progress]:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -82,18 +83,26 @@ def _bar(label: str, total: float, unit: str, done: float) -> Iterator[Progress]
         TimeRemainingColumn,
     )
     from rich.progress import Progress as RichProgress
+    from rich.text import Text
 
+    class Display(RichProgress):
+        """The bar, and below it what is to be said, however narrow the terminal is."""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield from super().get_renderables()
+            yield from (Text(f"    {task.fields['note']}") for task in self.tasks if task.fields["note"])
+
+    console = Console(stderr=True)
     columns = (
         TextColumn("  {task.description}", markup=False),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=max(6, min(30, console.width - _BESIDE_THE_BAR))),
         MofNCompleteColumn(),
         TextColumn(_one_line(unit), markup=False),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
     )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as rich_progress:
+    with Display(*columns, console=console, transient=True) as rich_progress:
         task = rich_progress.add_task(_one_line(label), total=total, completed=int(done), note="")
 
         class Bar:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -33,12 +34,13 @@ with progress("la[b]el", 2, "steps") as bar:
 """
 
 
-def test_a_note_behind_the_bar_is_shown_and_not_obeyed() -> None:
+def on_a_terminal(program: str, columns: int) -> str:
+    """Return what a program writes to a terminal of so many columns."""
     terminal, inner = pty.openpty()
-    size = struct.pack("HHHH", 24, 200, 0, 0)
+    size = struct.pack("HHHH", 24, columns, 0, 0)
     fcntl.ioctl(inner, termios.TIOCSWINSZ, size)
     environment = {**os.environ, "TERM": "xterm-256color"}
-    started = subprocess.Popen([sys.executable, "-c", BAR], stderr=inner, env=environment)
+    started = subprocess.Popen([sys.executable, "-c", program], stderr=inner, env=environment)
     os.close(inner)
     shown = b""
     while True:
@@ -48,8 +50,27 @@ def test_a_note_behind_the_bar_is_shown_and_not_obeyed() -> None:
             break
     os.close(terminal)
     assert started.wait() == 0
-    text = shown.decode()
+    return shown.decode()
+
+
+def test_a_note_below_the_bar_is_shown_and_not_obeyed() -> None:
+    text = on_a_terminal(BAR, 200)
     assert "la[b]el" in text
     assert "batch ␛]0;title␇␛[2J[/red] [bold]b" in text
     assert "\x1b]0;" not in text
     assert "\x1b[2J" not in text
+
+
+NOTE = "1,234 requests (9.9/s), 300 finished (280 kept, 20 rejected of those screened so far), $1.23 of $250.00"
+NARROW = f"""
+from genesis_sft.console import progress
+with progress("writing", 10_000, "conversations") as bar:
+    bar.advance(1234, note={NOTE!r})
+"""
+
+
+def test_nothing_of_bar_and_note_is_left_out_on_a_narrow_terminal() -> None:
+    text = " ".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", " ", on_a_terminal(NARROW, 80)).split())
+    for part in ("writing", "1234/10000", "conversations", "ETA", NOTE):
+        assert part in text
+    assert "…" not in text

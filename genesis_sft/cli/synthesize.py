@@ -82,11 +82,11 @@ def synthesize_command(
     require_own_output(project.out)
     require_provider(project)
     questions = _questions(project)  # they may be out of reach: that is said before anything is paid
-    written = write_project(project, questions)
     try:
+        written = write_project(project, questions)
         _export(project, questions, as_json)
-    except KeyboardInterrupt:
-        say(f"  every answer is kept; `genesis-sft synthesize export {recipe}` writes them out")
+    except (Stopped, KeyboardInterrupt):
+        say(f"  every answer is kept; `genesis-sft synthesize export {recipe}` writes out what is finished so far")
         raise
     _complain_of_the_rest(written)
 

@@ -18,6 +18,8 @@ from genesis_sft.errors import DataError
 from genesis_sft.synthesis.asking import replies
 from genesis_sft.synthesis.asking.chain import Chain, Ended, Finished, read_openings
 from genesis_sft.synthesis.asking.request import Answer, Request, Step, Stop, Usage
+from genesis_sft.synthesis.planning.framework import load_framework
+from genesis_sft.synthesis.planning.plan import make_plan
 from genesis_sft.synthesis.planning.scenario import Scenario
 from tests.synthesis.tiny_framework import tiny_framework, tiny_scenario, tiny_section
 
@@ -490,3 +492,18 @@ def test_a_file_of_openings_must_be_there_and_hold_some(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(DataError, match="at least one opening question"):
         read_openings(tmp_path / "empty.jsonl")
+
+
+@pytest.mark.parametrize("principles", ["all", "sampled"])
+def test_principles_speak_of_each_other_by_name(principles: str) -> None:
+    framework = load_framework(Path(__file__).resolve().parents[2] / "constitution")
+    ids = [principle.id for principle in framework.principles if "_" in principle.id]
+    assert any(id in principle.statement for id in ids for principle in framework.principles)
+    chain = Chain(framework, tiny_section({"principles": principles}))
+    texts = []
+    for scenario in make_plan(framework, seed=1, count=60):
+        for request in drive(chain, scenario)[0]:
+            texts += [request.shared, request.system, *(text for _, text in request.messages)]
+    said = "\n".join(texts)
+    assert [id for id in ids if id in said] == []
+    assert 'This yields to "Be honest"' in said

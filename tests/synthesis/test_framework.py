@@ -61,7 +61,7 @@ def test_the_shared_part_is_long_enough_for_a_prompt_cache(shipped: Framework) -
     shared = Wording(shipped, StepsSection()).shared
     assert len(shared.encode()) > 4_096 * 4.9
     for principle in shipped.principles:
-        assert principle.statement in shared
+        assert principle.statement.split(".")[0] in shared  # what follows may speak of others, by their names
         assert principle.follows.assistant in shared
         assert principle.breaks.assistant in shared
     for messages in shipped.examples.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 from genesis_sft.conversations.conversation import Message
@@ -106,7 +107,7 @@ class Wording:
         constitution = fill(
             shared.constitution,
             areas="\n".join(areas),
-            principles="\n\n".join(_quote(pieces.principle, each) for each in self._framework.principles),
+            principles="\n\n".join(self._quote(pieces.principle, each) for each in self._framework.principles),
             examples="\n\n".join(examples),
         )
         return f"{fill(shared.rules)}\n\n{constitution}"
@@ -115,7 +116,8 @@ class Wording:
         """Return what follows the shared part."""
         if self._all_principles:
             return text.strip()
-        principles = [_quote(self._prompts.pieces.sampled_principle, self._by_id[name]) for name in scenario.principles]
+        template = self._prompts.pieces.sampled_principle
+        principles = [self._quote(template, self._by_id[name]) for name in scenario.principles]
         return f"{fill(self._prompts.shared.sampled, principles=chr(10).join(principles))}\n\n{text.strip()}"
 
     def _scene(self, scenario: Scenario) -> dict[str, str]:
@@ -138,6 +140,24 @@ class Wording:
             "principles": self._focus(scenario),
             "system_prompt": self._system_prompt(scenario),
         }
+
+    def _quote(self, template: str, principle: Principle) -> str:
+        return fill(
+            template,
+            name=principle.name,
+            statement=self._named(principle.statement),
+            user=principle.follows.user,
+            follows=principle.follows.assistant,
+            breaks=principle.breaks.assistant,
+        )
+
+    def _named(self, statement: str) -> str:
+        """Return a statement that speaks of other principles by their names: a model is never told their ids."""
+        return re.sub(
+            r"\b\w*_\w*\b",  # an id of one word may be a word of the statement
+            lambda found: f'"{self._by_id[found[0]].name}"' if found[0] in self._by_id else found[0],
+            statement,
+        )
 
     def _focus(self, scenario: Scenario) -> str:
         return "\n".join(fill(self._prompts.pieces.focus, name=self._by_id[each].name) for each in scenario.principles)
@@ -182,14 +202,3 @@ def with_reasoning(message: Message) -> str:
 def _spoken(messages: Sequence[Message]) -> str:
     """Return what the two sides said; a system prompt has a place of its own in the templates."""
     return transcript([message for message in messages if message.role != "system"])
-
-
-def _quote(template: str, principle: Principle) -> str:
-    return fill(
-        template,
-        name=principle.name,
-        statement=principle.statement,
-        user=principle.follows.user,
-        follows=principle.follows.assistant,
-        breaks=principle.breaks.assistant,
-    )

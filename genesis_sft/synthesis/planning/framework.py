@@ -176,8 +176,8 @@ def _unique(places: dict[Location, str], location: Location, key: str, values: I
 def _known(places: dict[Location, str], location: Location, found: Iterable[str], known: list[str], *key: str) -> None:
     for number, value in enumerate(found):
         if value not in known:
-            where = places[*location, number, *key]
-            raise RecipeError(f"{where}: expected an area ({', '.join(known)}), found {show_value(value)}")
+            where, path = places[*location, number, *key], ".".join(map(str, (*location, number, *key)))
+            raise RecipeError(f"{where}: {path}: expected an area ({', '.join(known)}), found {show_value(value)}")
 
 
 def _read_examples(folder: Path, prompts: Prompts, places: dict[Location, str]) -> dict[str, tuple[Message, ...]]:

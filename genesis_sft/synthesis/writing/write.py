@@ -25,7 +25,7 @@ from genesis_sft.synthesis.store.ledger import BudgetSpent
 from genesis_sft.synthesis.store.replay import UNANSWERABLE
 from genesis_sft.synthesis.writing.pace import TRIES_OF_NOBODY, Pace, Stopping, backoff_seconds
 from genesis_sft.synthesis.writing.work import Work
-from genesis_sft.synthesis.writing.written import Tally, Written
+from genesis_sft.synthesis.writing.written import Tally, Written, counted
 
 LONGEST_PAUSE_SECONDS = 600.0
 """A provider that asks to wait longer is left for another run."""
@@ -84,8 +84,8 @@ class _Run:
         written = self._tally.written(self._why)
         if stop.is_set() and written.unfinished:
             raise Stopped(
-                f"stopped: {written.finished:,} conversations finished, {written.unfinished:,} to go; "
-                "every answer that came is kept"
+                f"stopped: {counted(written.finished, 'conversation')} finished by this run, "
+                f"{written.unfinished:,} to go; every answer that came is kept"
             )
         return written
 
