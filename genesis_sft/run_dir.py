@@ -23,6 +23,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -267,6 +268,29 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of `replacing` a file, or of doing so to write the file that was to replace it.
+
+    The caller holds the lock under which the file is replaced.
+    """
+    name = re.escape(path.name)
+    left_over = re.compile(rf"\.{name}\.(\d{{1,9}})\.tmp|\.\.{name}\.\d{{1,9}}\.tmp\.(\d{{1,9}})\.tmp")
+    for found in path.parent.iterdir():
+        match = left_over.fullmatch(found.name)
+        if match and not _is_alive(int(match[1] or match[2])) and found.is_file() and not found.is_symlink():
+            found.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def hash_file(path: Path) -> str:

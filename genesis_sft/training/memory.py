@@ -160,16 +160,18 @@ def peak_memory(device: torch.device) -> int:
     return used if sys.platform == "darwin" else used * 1024
 
 
-def compare_line(estimate: MemoryEstimate, measured: int) -> str:
-    """Return the line that a user reads after the first step.
+def measured_line(measured: int, estimate: MemoryEstimate | None = None) -> str:
+    """Return the line that a user reads after the first step, or after the last one, when the peak is known.
 
     Args:
-        estimate: Made before the start.
         measured: See `peak_memory`.
+        estimate: Made before the start, of the peak; absent after the first step, when later ones may take more.
     """
+    if estimate is None:
+        return f"memory of a process after the first step: {_gb(measured)} GB"
     off = measured / estimate.total - 1
     side = "above" if off > 0 else "below"
-    return f"memory of a process, measured: {_gb(measured)} GB, {100 * abs(off):.0f} % {side} the estimate"
+    return f"memory of a process at its peak: {_gb(measured)} GB, {100 * abs(off):.0f} % {side} the estimate"
 
 
 def _gb(num_bytes: float) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from genesis_sft.errors import RunDirError
 from genesis_sft.report.run_report import STAGES_READ, write_again
 from genesis_sft.report.verify import REPORT_VERSION, verify_run
-from genesis_sft.run_dir import hash_file, read_manifest, write_json
+from genesis_sft.run_dir import RunDir, hash_file, read_manifest, write_json
 from genesis_sft.stages import STAGES
 from tests.report.finished_run import make_run
+
+THIS = metadata.version("genesis-sft")
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +192,24 @@ def test_pages_of_another_version_are_not_compared_but_all_else_is(run: Path, fi
     assert "its pages are not compared" in verify_run(run).table()
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"version": REPORT_VERSION - 1},
+            f"is in version {REPORT_VERSION - 1} of its format, this program writes version {REPORT_VERSION}:",
+        ),
+        ({"versions": {"genesis-sft": "0.0.1"}}, f"was written by genesis-sft 0.0.1, this is {THIS}:"),
+        ({"versions": None}, f"was written by an unknown version, this is {THIS}:"),
+    ],
+)
+def test_what_differs_of_the_versions_is_what_is_named(run: Path, fields: dict[str, Any], words: str) -> None:
+    write_manifest(run, **fields)
+    note = verify_run(run).note
+    assert note.startswith(f"The report {words}")
+    assert (THIS in note) == ("version" not in fields)
+
+
 def test_the_versions_that_are_read_are_those_that_the_stages_write() -> None:
     assert {stage.name: stage.version for stage in STAGES} == STAGES_READ | {"report": REPORT_VERSION}
 
@@ -236,6 +257,19 @@ def test_what_is_no_finished_run_is_refused(run: Path, tmp_path: Path) -> None:
     (run / "report" / "manifest.json").unlink()
     with pytest.raises(RunDirError, match="found no finished stage report"):
         verify_run(run)
+
+
+@pytest.mark.parametrize("check", [verify_run, lambda run: write_again(run, run.parent / "again")])
+def test_of_a_run_that_is_not_finished_the_next_stage_is_said(run: Path, check: Callable[[Path], Any]) -> None:
+    with RunDir(run.parent / "marked").locked():  # as `genesis-sft run` marks its folder
+        pass
+    shutil.copytree(run, run.parent / "marked", dirs_exist_ok=True)
+    for stage in ("held_out", "after"):
+        (run.parent / "marked" / stage / "manifest.json").unlink()
+    with pytest.raises(RunDirError, match=r"this run is not finished, its next stage is after$") as refused:
+        check(run.parent / "marked")
+    assert refused.value.hint == "The same `genesis-sft run RECIPE` goes on with it."
+    assert not (run.parent / "again").exists()
 
 
 def test_what_it_found_reads_as_lines_and_as_json(run: Path) -> None:

@@ -165,6 +165,41 @@ def test_what_results_say_of_a_failure_is_without_the_key(line: object, monkeypa
     assert SHORT_KEY not in str(found)
 
 
+def line_of(key: str) -> bytes:
+    return orjson.dumps({"custom_id": key, "result": {"type": "succeeded", "message": MESSAGE}}) + b"\n"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<upstream warning>\n" + line_of("a") + line_of("b"),
+        line_of("a") + b"<upstream warning>\n" + line_of("b"),
+        line_of("a") + b"null\n" + line_of("b"),
+        line_of("a") + b'{"result": {"type": , "custom_id": "c"}\n' + line_of("b"),
+        line_of("a") + b'{"result": {"type": "succeeded"}, "custom_id": 7}\n' + line_of("b"),
+        b"\xef\xbb\xbf" + line_of("a") + line_of("b"),
+    ],
+    ids=["before", "between", "null", "no key in front", "a number for a key", "byte order mark"],
+)
+def test_a_line_of_results_that_is_nobodys_keeps_none_of_the_others_back(page: bytes) -> None:
+    assert [found.text for found in run(results, reply(page))] == ["Your key is [key]."] * 2
+
+
+@pytest.mark.parametrize("page", [b"<html>Sign in to this network</html>", b"<html>\nSign in\n</html>\n", b"null\n"])
+def test_a_page_that_is_none_of_results_is_a_fault(page: bytes) -> None:
+    found = run(results, reply(page))
+    assert isinstance(found, Fault)
+    assert "a line of the results is none: " + page.split(b"\n")[0].decode() in str(found)
+
+
+def test_a_line_that_is_too_long_and_has_no_end_is_a_download_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_client, "LONGEST_ANSWER_BYTES", 1000)
+    long = line_of("b").strip() + b" " * 1001
+    assert str(run(results, reply(line_of("a") + long))) == "the results broke off within a line"
+    ended = run(results, reply(line_of("a") + long + b"\n"))
+    assert isinstance(ended[1], Fault)
+
+
 @pytest.mark.parametrize("asking", [ask, results])
 def test_an_error_is_told_in_the_words_of_the_server_without_the_key(
     asking: Callable[[str], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch

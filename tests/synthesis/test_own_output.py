@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from genesis_sft.errors import InputError
+from genesis_sft.errors import InputError, RunDirError
+from genesis_sft.run_dir import replacing
 from genesis_sft.synthesis.asking.chain import Chain
 from genesis_sft.synthesis.output import own_output
 from genesis_sft.synthesis.output.files import write_output, write_steps
@@ -163,6 +165,43 @@ def test_steps_do_not_replace_another_sets_result(out: Path, tmp_path: Path, nam
     assert contents(out) == before
 
 
+@pytest.mark.parametrize("name", ["conversations.jsonl", "card.svg", STEPS])
+def test_an_edit_in_the_last_moment_is_kept(out: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The file is changed when it was looked at and its next digest was listed, before it is replaced."""
+    answer(out, 5)
+    path, write = out.parent / STEPS if name == STEPS else out / name, own_output.write_json
+
+    def write_json(list_of_digests: Path, value: Any) -> None:
+        write(list_of_digests, value)
+        if len(value["files"].get(name if name != STEPS else str(path), ())) == 2:
+            path.write_text("mine")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own_output, "write_json", write_json)
+        with pytest.raises(InputError, match=f"{name}, or one that this command wrote"):
+            export(out)
+    assert path.read_text() == "mine"
+
+
+def test_a_name_without_a_digest_is_nobodys(out: Path) -> None:
+    listed = json.loads((out / "written.json").read_text())
+    listed["files"]["card.svg"] = [None]
+    (out / "written.json").write_text(json.dumps(listed))
+    (out / "card.svg").unlink()
+    (out / "card.svg").mkdir()
+    for use in (require_own_output, export):
+        with pytest.raises(InputError, match=r"written\.json, or the list of digests"):
+            use(out)
+    assert (out / "card.svg").is_dir()
+
+
+def test_a_pipe_is_not_waited_for(out: Path) -> None:
+    (out / "written.json").unlink()
+    os.mkfifo(out / "written.json")
+    with pytest.raises(InputError, match=r"written\.json, or the list of digests"):
+        require_own_output(out)
+
+
 @pytest.mark.parametrize(
     "content", ["", "mine", "[" * 10**5, "[]", '{"files": {}}', '{"written_by": "genesis-sft synthesize", "files": 3}']
 )
@@ -182,7 +221,7 @@ def test_without_the_list_nothing_is_replaced(out: Path) -> None:
 
 
 def replace_all(folder: Path, text: str) -> None:
-    with OwnOutput.hold(folder) as own:
+    with OwnOutput.hold(folder, folder.parent / STEPS) as own:
         for path in (folder / "card.md", folder / "card.json", folder.parent / STEPS):
             with own.replacing(path) as temporary:
                 temporary.write_text(text + path.name)
@@ -218,6 +257,7 @@ def test_killed_at_any_step_it_knows_its_files(tmp_path: Path, moved: bool) -> N
         assert process.exitcode == -signal.SIGKILL
         require_own_output(folder)
         replace_all(folder, f"after {kill_at} ")
+        assert not list(tmp_path.rglob("*.tmp"))
     assert kill_at == 9  # of each of three files: its list, itself, and its list again
     assert (folder / "card.md").read_text() == "9 card.md"
 
@@ -235,13 +275,63 @@ def test_a_full_disk_leaves_files_that_are_known(out: Path, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(own_output, "write_json", write_json)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(RunDirError, match=f"could not write {out.parent}/.*: No space left on device") as raised:
             export(out)
+    assert "Every answer is kept, and the same command goes on" in str(raised.value.hint)
     export(out)
     listed = json.loads((out / "written.json").read_text())["files"]
     assert {name: listed[name] for name in RESULT} == {
         name: [sha256((out / name).read_bytes()).hexdigest()] for name in RESULT
     }
+
+
+def test_a_limit_on_the_size_of_files_names_the_file(out: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = contents(out)
+    with OwnOutput.hold(out) as own:
+        replacement = own.replacing(out / "card.svg")
+        temporary = replacement.__enter__()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            temporary.write_bytes(b"x" * 2000)
+        except OSError as error:
+            with pytest.raises(RunDirError, match=f"could not write {out}/card.svg: File too large") as raised:
+                replacement.__exit__(type(error), error, None)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "ulimit -f" in str(raised.value.hint)
+    assert "Every answer is kept, and the same command goes on" in str(raised.value.hint)
+    assert contents(out) == before
+    assert not temporary.exists()
+
+
+def begin_and_be_killed(paths: Sequence[Path]) -> None:
+    """Leave all that a killed process can leave of files it was about to replace, some by way of a further file."""
+    for path in paths:
+        temporary = replacing(path).__enter__()
+        temporary.write_text("half")
+        replacing(temporary).__enter__().write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_process_left_is_removed(out: Path) -> None:
+    ours = [out.parent / STEPS, *(out / name for name in (*RESULT, "written.json"))]
+    others = [out / "notes", out / "card", out.parent / "card.md"]
+    before = set(out.parent.rglob("*"))
+    process = CONTEXT.Process(target=begin_and_be_killed, args=(others,))
+    process.start()
+    process.join(60)
+    kept = set(out.parent.rglob("*"))
+    assert len(kept - before) == 2 * len(others)
+    living = out / f".card.md.{os.getppid()}.tmp"
+    living.write_text("another process's")
+    process = CONTEXT.Process(target=begin_and_be_killed, args=(ours,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(set(out.parent.rglob("*")) - kept) == 2 * len(ours) + 1
+    export(out)
+    assert set(out.parent.rglob("*")) == kept | {living}
 
 
 def test_two_at_once_do_not_lose_each_others_entries(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -267,6 +357,32 @@ def test_a_place_below_a_file_is_refused(tmp_path: Path, below: str) -> None:
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(InputError, match=f"expected a folder at {tmp_path}/taken, found a file"):
         require_own_output(tmp_path / "taken" / below)
+
+
+def test_a_lock_that_is_another_users_is_refused_at_once(out: Path) -> None:
+    out.chmod(0o777)
+    for parent in out.parents[:-2]:
+        parent.chmod(0o755)
+    (out / "written.json.lock").chmod(0o444)
+    user = os.geteuid()
+    if user == 0:  # who may write everywhere
+        os.seteuid(65534)
+    try:
+        with pytest.raises(RunDirError, match=rf"could not write {out}/written\.json\.lock: Permission denied"):
+            require_own_output(out)
+    finally:
+        os.seteuid(user)
+
+
+def test_a_lock_that_is_a_link_to_somebody_elses_file_is_refused_at_once(out: Path) -> None:
+    notes = out.parent / "notes"
+    notes.write_text("mine")
+    (out / "written.json.lock").unlink()
+    (out / "written.json.lock").symlink_to(notes)
+    for use in (require_own_output, export):
+        with pytest.raises(RunDirError, match=r"written\.json\.lock, or the lock"):
+            use(out)
+    assert notes.read_text() == "mine"
 
 
 def test_a_place_where_nothing_may_be_made_is_refused(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import socket
 import tracemalloc
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from genesis_sft.synthesis.providers import ProviderError, Unanswerable, batches
 from genesis_sft.synthesis.providers.address import address_of
 from genesis_sft.synthesis.providers.bounded_client import Line, lines_of, without_key
 from genesis_sft.synthesis.providers.chat_format import completion_body, read_completion
+from genesis_sft.synthesis.providers.clients import connect_seconds
 from genesis_sft.synthesis.providers.errors import LONGEST_WAIT_SECONDS, from_status, retry_after
 from genesis_sft.synthesis.providers.message_format import message_body, read_message
 from genesis_sft.synthesis.providers.tokens import most_input_tokens
@@ -208,6 +210,30 @@ def test_where_a_servers_name_is_not_known_nothing_was_paid(api: Api, monkeypatc
     assert isinstance(found, Fault)
     assert (found.kind, found.maybe_paid) == ("no connection", False)
     assert "mistyped.lan:8000: " in str(found)
+
+
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """A port where nobody takes connections: those that the kernel keeps for whoever listens are used up."""
+    with socket.socket() as listening, contextlib.ExitStack() as waiting:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            knocking = waiting.enter_context(socket.socket())
+            knocking.setblocking(False)
+            knocking.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
+@both
+def test_where_no_connection_comes_about_in_time_nothing_was_paid(api: Api, full_port: int) -> None:
+    """A connection gets a third of the time, 10 seconds at most: the whole of it would look like a missing answer."""
+    address = f"http://127.0.0.1:{full_port}"
+    found = fail(ProviderSection(api=api, model="m", base_url=address, timeout_seconds=0.6))
+    assert isinstance(found, Fault)
+    assert (found.kind, found.maybe_paid) == ("no connection", False)
+    assert "within 0.2 s" in str(found)
+    assert connect_seconds(ProviderSection(api=api, model="m", timeout_seconds=300.0)) == 10.0
 
 
 @both

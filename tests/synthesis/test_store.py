@@ -161,6 +161,22 @@ def test_a_second_process_is_told_who_writes(path: Path) -> None:
         assert store.totals().requests == 0
 
 
+def test_a_second_writer_is_refused_when_the_lock_was_removed(path: Path) -> None:
+    """And the first goes on: SQLite is not disturbed by what holds the second back."""
+
+    async def ask(store: JobStore, number: int) -> None:
+        await store.answered(await store.reserve(request(number), 100), answer(), 30)
+
+    with JobStore.open(path, budget=None) as store:
+        asyncio.run(ask(store, 0))
+        path.with_name("requests.sqlite.lock").unlink()
+        with pytest.raises(RunDirError, match=r"another genesis-sft .* writes to"), JobStore.open(path, budget=None):
+            pass
+        asyncio.run(ask(store, 1))
+    with JobStore.open(path, budget=None) as store:
+        assert store.totals().spent == 60
+
+
 @pytest.mark.parametrize("content", [b"somebody's notes\n", b"SQLite format 3\0" + bytes(200), b"x"])
 def test_a_foreign_file_is_refused_and_left_alone(path: Path, content: bytes) -> None:
     path.parent.mkdir()

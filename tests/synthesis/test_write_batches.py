@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from genesis_sft.synthesis.planning.scenario import Scenario
 from genesis_sft.synthesis.providers import Batch, ProviderError, Unanswerable
 from genesis_sft.synthesis.store import changes
 from genesis_sft.synthesis.store.job_store import JobStore
-from genesis_sft.synthesis.writing import batch_mending, batch_waiting, pace, write_batches
+from genesis_sft.synthesis.writing import batch_mending, batch_results, batch_waiting, pace, write_batches
 from genesis_sft.synthesis.writing.written import Written
 from tests.synthesis.writing import FlatPrice, TinyChain, answer, scenario, text_for, work_of
 
@@ -99,6 +100,22 @@ class TinyBatches:
         pass
 
 
+class Forgetful(TinyBatches):
+    """Leaves results of its first batch out of the first so many downloads, which end well all the same."""
+
+    def __init__(self, times: int, lacks: int) -> None:
+        super().__init__()
+        self._times, self._lacks = times, lacks
+        self.downloads: Counter[str] = Counter()
+
+    async def results(self, id: str) -> AsyncIterator[tuple[str, Result]]:
+        self.downloads[id] += 1
+        lacks = self._lacks if id == "batch0" and self.downloads[id] <= self._times else 0
+        async for number, item in _enumerate(super().results(id)):
+            if number >= lacks:
+                yield item
+
+
 def run(
     folder: Path,
     batches: TinyBatches,
@@ -176,16 +193,29 @@ def test_a_download_that_breaks_off_is_taken_up_again(tmp_path: Path) -> None:
 
 
 def test_an_item_without_a_result_may_have_been_paid_for(tmp_path: Path) -> None:
-    class Forgetful(TinyBatches):
-        async def results(self, id: str) -> AsyncIterator[tuple[str, Result]]:
-            async for number, item in _enumerate(super().results(id)):
-                if not (id == "batch0" and number == 0):
-                    yield item
-
-    batches = Forgetful()
-    assert run(tmp_path, batches, plan_of(5, turns=1)).finished == 5
+    """Only after its batch's results were downloaded as often as the recipe says."""
+    batches = Forgetful(times=100, lacks=1)
+    assert run(tmp_path, batches, plan_of(5, turns=1), attempts=4).finished == 5
+    assert batches.downloads["batch0"] == 4
     assert len(batches.sent) == 11
     assert money(tmp_path)[1] == 500
+
+
+@pytest.mark.parametrize("lacks", [1, 15, 30])
+def test_a_download_that_lacks_results_is_repeated(tmp_path: Path, lacks: int) -> None:
+    batches = Forgetful(times=3, lacks=lacks)
+    assert run(tmp_path, batches, plan_of(30), attempts=4).finished == 30
+    assert batches.downloads["batch0"] == 4
+    assert len(batches.sent) == 120
+    assert money(tmp_path) == (batches.billed, 0, 0)
+
+
+def test_a_batch_that_is_looked_for_is_not_passed_over_for_an_empty_download(tmp_path: Path) -> None:
+    batches = Forgetful(times=1, lacks=30)
+    batches.faults, batches.fault_after_creation = [Fault("cut off", "no answer", maybe_paid=True)], True
+    assert run(tmp_path, batches, plan_of(30)).finished == 30
+    assert len(batches.sent) == 120
+    assert money(tmp_path) == (batches.billed, 0, 0)
 
 
 async def _enumerate(items: AsyncIterator[Any]) -> AsyncIterator[tuple[int, Any]]:
@@ -296,7 +326,7 @@ def test_a_disk_that_is_full_during_a_download_loses_no_answer(tmp_path: Path, m
             raise sqlite3.OperationalError("database or disk is full")
         return end_answered(*arguments)
 
-    monkeypatch.setattr(write_batches, "_COMMITTED_TOGETHER", 4)
+    monkeypatch.setattr(batch_results, "_COMMITTED_TOGETHER", 4)
     monkeypatch.setattr(changes, "end_answered", full)
     batches = TinyBatches()
     with pytest.raises(RunDirError, match="is full"):
@@ -439,12 +469,15 @@ def test_a_batch_that_the_provider_no_longer_knows_is_closed_as_perhaps_paid_for
     batches.breaks = [0] * 3
     with pytest.raises(InputError, match="3 times in a row"):
         run(tmp_path, batches, plan_of(30), attempts=3)
-    poll, results = batches.poll, batches.results
+    poll, results, recent = batches.poll, batches.results, batches.recent
 
     async def poll_none(id: str) -> Batch:
         if gone == "batch" and id == "batch0":
             raise ProviderError("no such batch", is_not_found=True)
         return await poll(id)
+
+    async def without_it(*given: Any) -> list[Batch]:
+        return [batch for batch in await recent(*given) if gone != "batch" or batch.id != "batch0"]
 
     async def no_results(id: str) -> AsyncIterator[tuple[str, Result]]:
         if id == "batch0":
@@ -452,7 +485,7 @@ def test_a_batch_that_the_provider_no_longer_knows_is_closed_as_perhaps_paid_for
         async for item in results(id):
             yield item
 
-    batches.poll, batches.results = poll_none, no_results  # type: ignore[method-assign]
+    batches.poll, batches.results, batches.recent = poll_none, no_results, without_it  # type: ignore[method-assign]
     assert run(tmp_path, batches, plan_of(30)).finished == 30
     assert len(batches.sent) == 120 + 30
     assert money(tmp_path) == (batches.billed - 30 * 15, 30 * 500, 0)
@@ -575,3 +608,17 @@ def test_a_wave_is_told_in_one_line_however_many_batches_it_takes(
     told = [line.strip() for line in capsys.readouterr().err.splitlines() if "sent in" in line]
     assert len(told) < len(provider.at_provider)
     assert told[0] == "sent in 3 batches: 3 requests (3 question)"
+
+
+def test_a_batch_that_is_found_after_its_creation_is_told_as_the_others_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provider = TinyBatches()
+    provider.faults, provider.fault_after_creation = [Fault("server error", "internal")], True
+    run(tmp_path, provider, plan_of(3, turns=1))
+    told = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    assert [line for line in told if "sent in" in line] == [
+        "sent in a batch: 3 requests (3 question)",
+        "sent in a batch: 3 requests (3 draft)",
+    ]
+    assert not [line for line in told if "last run" in line]  # it is this one

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genesis_sft.batches.collate import collate
 from genesis_sft.training import flops as flops_module
-from genesis_sft.training.flops import device_peak_flops, mfu, step_flops
+from genesis_sft.training.flops import Utilization, device_peak_flops, mfu, step_flops
 from genesis_sft.training.forward.attention import SEGMENT_ATTENTION, forward_hidden
 from genesis_sft.training.forward.padding import pad_vocab
 from tests.conftest import build_llama
@@ -82,3 +82,34 @@ def test_a_cpu_is_measured() -> None:
 
 def test_utilization() -> None:
     assert mfu(6e12, 2.0, 10e12) == pytest.approx(0.3)
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *peaks: float | None) -> list[float | None]:
+    """Have the peak found to be these numbers, one after the other; return what is left of them."""
+    left = list(peaks)
+    monkeypatch.setattr(flops_module, "device_peak_flops", lambda *_, **__: (left.pop(0), "made up"))
+    return left
+
+
+def test_a_step_faster_than_the_peak_of_a_busy_cpu_has_it_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = answers(monkeypatch, 1e9, 4e9)
+    utilization = Utilization(torch.device("cpu"), "float32", 64)
+    assert utilization.of_step(1e9, 2.0, 1) == pytest.approx(0.5)
+    assert left == [4e9], "only a step that was too fast is a reason"
+    assert utilization.of_step(4e9, 2.0, 1) == pytest.approx(0.5)
+    assert utilization.of_step(1e9, 2.0, 1) == pytest.approx(0.125)
+
+
+def test_no_step_on_cpus_is_faster_than_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, 1e9, 1.5e9)
+    utilization = Utilization(torch.device("cpu"), "float32", 64)
+    assert utilization.of_step(12e9, 2.0, 3) == 1.0  # 2e9 of each process
+    assert utilization.of_step(6e9, 2.0, 3) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("peak", "expected"), [(1e9, 2.0), (None, None)])
+def test_peaks_of_the_table_stay_as_they_are(
+    peak: float | None, expected: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, peak)
+    assert Utilization(torch.device("cuda"), "bfloat16", 64).of_step(4e9, 2.0, 1) == expected

@@ -22,8 +22,8 @@ from genesis_sft.training.memory import (
     MemoryEstimate,
     available_memory,
     choose_parallel,
-    compare_line,
     estimate_memory,
+    measured_line,
     peak_memory,
 )
 from genesis_sft.training.processes.parallel import Ranks, join_ranks
@@ -162,8 +162,9 @@ def test_lines_for_the_user() -> None:
     assert found.lines() == [
         "memory of a process, estimated: 6.50 GB = weights 4.00 + gradients 2.00 + activations 0.50 + loss 0.00"
     ]
-    assert compare_line(found, 7_150_000_001) == ("memory of a process, measured: 7.15 GB, 10 % above the estimate")
-    assert compare_line(found, 5_850_000_000).endswith("10 % below the estimate")
+    assert measured_line(7_150_000_001, found) == "memory of a process at its peak: 7.15 GB, 10 % above the estimate"
+    assert measured_line(5_850_000_000, found).endswith("10 % below the estimate")
+    assert measured_line(5_850_000_000) == "memory of a process after the first step: 5.85 GB"
 
 
 def test_one_process_has_nothing_to_share() -> None:

@@ -112,9 +112,9 @@ class Fault(Exception):
     """No answer came, and asking again may help.
 
     Args:
-        kind: What happened. ``"no connection"``: nothing listens there, or the server's name is not known;
-            ``"connection"``: it broke; ``"cut off"``: it broke within the answer; ``"malformed"``: the answer is no
-            answer of this protocol; ``"expired"``: a batch ended before the request was processed.
+        kind: What happened. ``"no connection"``: nothing listens there, nothing answers, or the server's name is not
+            known; ``"connection"``: it broke; ``"cut off"``: it broke within the answer; ``"malformed"``: the answer
+            is none of this protocol; ``"expired"``: a batch ended before the request was processed.
         message: One line for the user; never holds a key.
         retry_after: Seconds the provider asks to wait, where it says so.
         maybe_paid: Whether the provider may have charged for it: true unless it said that it did not answer. What was

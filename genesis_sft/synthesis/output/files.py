@@ -107,6 +107,7 @@ def write_output(
 
     Raises:
         InputError: A file of one of the names is not one that this command wrote, or was changed since.
+        RunDirError: One cannot be written, e.g. for a full disk.
     """
     require_own_output(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,11 +172,12 @@ def write_steps(
     Raises:
         InputError: There is no folder for the file, or a file lies there that this command did not write, or that was
             changed since.
+        RunDirError: It cannot be written, e.g. for a full disk.
     """
     require_own_steps(folder, path)
     asked = set(store.scenarios())
     count = 0
-    with OwnOutput.hold(folder) as own, _file(own, path) as file:
+    with OwnOutput.hold(folder, path) as own, _file(own, path) as file:
         for scenario in make_plan(framework, recipe.seed, recipe.synthesis.conversations):
             answers = replay(chain, scenario, store).answers if scenario.number in asked else {}
             for (step, turn), stored in answers.items():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Container, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -58,9 +60,20 @@ class AnthropicBatches:
         The address is made from the batch's id: the ``results_url`` in the provider's answer could lead, with the key,
         anywhere.
         """
+        first_unread: Line | None = None
+        is_first, any_read = True, False
         async for line in self._link.lines(f"{_PATH}/{quote(id, safe='')}/results"):
-            if line.content.strip() and (result := self._result(line)) is not None:
+            if is_first:
+                line, is_first = replace(line, content=line.content.removeprefix(BOM_UTF8)), False
+            if not line.content.strip():
+                continue
+            if (result := self._result(line)) is not None:
+                any_read = True
                 yield result
+            elif first_unread is None:
+                first_unread = line
+        if first_unread is not None and not any_read:
+            raise self._none_of_results(first_unread)
 
     async def recent(self, back: timedelta, known: Container[str] = ()) -> list[Batch]:
         """Return the newest batches, newest first; see `Batches.recent`."""
@@ -96,8 +109,10 @@ class AnthropicBatches:
         One that cannot be read costs its own request only; ``None`` where nobody knows which one that is.
 
         Raises:
-            Fault: The stream broke off, or it is none of results.
+            Fault: The stream broke off.
         """
+        if line.is_too_long and not line.is_ended:
+            raise Fault("cut off", "the results broke off within a line")
         if line.is_too_long:
             return _unread(line, f"its result is longer than {LONGEST_ANSWER_BYTES // 2**20} MiB")
         try:
@@ -105,12 +120,11 @@ class AnthropicBatches:
             key, result = value["custom_id"], value["result"]
             kind = result["type"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            if line.is_ended and (unread := _unread(line, "its result is none of the Message Batches API")) is not None:
-                return unread
-            beginning = clean(line.content[:80].decode(errors="replace"), self._key)
-            raise Fault("malformed", f"a line of the results is none: {beginning}") from None
+            if line.is_ended:
+                return _unread(line, "its result is none of the Message Batches API")
+            raise self._none_of_results(line) from None
         if not isinstance(key, str):
-            raise Fault("malformed", "a line of the results names no request")
+            return None
         if kind == "succeeded":
             try:
                 message = result.get("message")
@@ -120,6 +134,10 @@ class AnthropicBatches:
         if kind in ("expired", "canceled"):
             return key, Fault("expired", f"the batch ended before the request was processed ({kind})")
         return key, self._failure(result.get("error"))
+
+    def _none_of_results(self, line: Line) -> Fault:
+        beginning = clean(line.content[:80].decode(errors="replace"), self._key)
+        return Fault("malformed", f"a line of the results is none: {beginning}")
 
     def _failure(self, error: Any) -> Fault | Unanswerable | ProviderError:
         inner = error.get("error", error) if isinstance(error, dict) else {}

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from openai import AsyncOpenAI
 
+CONNECT_SECONDS = 10.0
+"""How long a connection may take at most; see `connect_seconds`."""
+
 NO_KEY = "none"
 """What is sent where no key is needed: the SDKs insist on one."""
 
@@ -48,12 +51,13 @@ def open_openai(section: ProviderSection, address: Address) -> AsyncOpenAI:
 
 def _settings(section: ProviderSection, address: Address) -> dict[str, Any]:
     """Return what the clients of both SDKs are made with."""
+    timeout = httpx2.Timeout(section.timeout_seconds, connect=connect_seconds(section))
     # no proxy from the environment, no redirect: requests and key go where the recipe says
     http_client = BoundedClient(
         key=address.key,
         trust_env=False,
         follow_redirects=False,
-        timeout=section.timeout_seconds,
+        timeout=timeout,
         transport=Pools(
             section.concurrency,
             trust_env=False,
@@ -64,9 +68,17 @@ def _settings(section: ProviderSection, address: Address) -> dict[str, Any]:
         "api_key": address.key or NO_KEY,
         "base_url": address.url,
         "max_retries": 0,
-        "timeout": section.timeout_seconds,
+        "timeout": timeout,
         "http_client": http_client,
     }
+
+
+def connect_seconds(section: ProviderSection) -> float:
+    """Return how long a connection may take, and its encryption as long again.
+
+    Both together take less than a whole request may: what never was sent is not to be taken for what was not answered.
+    """
+    return min(CONNECT_SECONDS, section.timeout_seconds / 3)
 
 
 @contextmanager
@@ -95,7 +107,9 @@ def fault_of(error: Exception, section: ProviderSection, address: Address) -> Fa
         cause = cause.__cause__
     where = urlsplit(address.url).netloc
     detail = clean(str(cause), address.key)
-    if isinstance(cause, httpx2.ConnectTimeout | httpx2.PoolTimeout):
+    if isinstance(cause, httpx2.ConnectTimeout):
+        return Fault("no connection", f"no connection to {where} within {connect_seconds(section):g} s")
+    if isinstance(cause, httpx2.PoolTimeout):
         return Fault("timeout", f"no connection to {where} within {section.timeout_seconds:g} s")
     if isinstance(cause, httpx2.TimeoutException | TimeoutError):
         return Fault("timeout", f"no answer from {where} within {section.timeout_seconds:g} s", maybe_paid=True)

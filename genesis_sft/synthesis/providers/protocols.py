@@ -71,7 +71,8 @@ class Batches(Protocol):
         not even its key can be read, it is left out.
 
         Raises:
-            Fault: The download broke off; what came before it is right, and asking again starts anew.
+            Fault: The download broke off, or no line of it can be read; what came before is right, and asking again
+                starts anew.
             ProviderError: There are no results; ``is_not_found`` where the provider knows no such batch, or has its
                 results no more.
         """

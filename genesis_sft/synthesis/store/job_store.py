@@ -7,6 +7,7 @@ the process anywhere: what was answered is never asked again, and what was under
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import NoReturn, TypeVar
 
 from genesis_sft.console import say
 from genesis_sft.errors import RunDirError
-from genesis_sft.file_lock import lock_file
+from genesis_sft.file_lock import lock, lock_file
 from genesis_sft.synthesis.asking.request import Answer, Fault, Request
 from genesis_sft.synthesis.store import changes
 from genesis_sft.synthesis.store.group_commit import GroupCommit
@@ -225,7 +226,11 @@ class JobStore(ReadStore):
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Lock a store for this process, by a file beside it."""
+    """Lock a store for this process: by a file beside it, which says who has it, and by its folder.
+
+    The file may be removed by somebody who takes it for a leftover; the folder stays. The store itself is not locked:
+    where the system makes such locks of those that SQLite uses, they would shut SQLite out.
+    """
 
     def in_use(holder: str) -> NoReturn:
         raise RunDirError(
@@ -242,4 +247,10 @@ def _held(path: Path) -> Iterator[None]:
             f"expected a folder to write to at {path.parent}: {getattr(error, 'strerror', error)}"
         ) from None
     with handle:
-        yield
+        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if not lock(folder, file.parent):
+                in_use("unknown")
+            yield
+        finally:
+            os.close(folder)

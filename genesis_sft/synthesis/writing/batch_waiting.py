@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
 from genesis_sft.errors import Stopped
 from genesis_sft.recipe.synthesis import ProviderSection
 from genesis_sft.synthesis.asking.request import Fault
-from genesis_sft.synthesis.providers import Batch, Batches
+from genesis_sft.synthesis.providers import Batch, Batches, ProviderError
 from genesis_sft.synthesis.providers.address import nobody_there
 from genesis_sft.synthesis.store.job_store import JobStore
+from genesis_sft.synthesis.writing.batch_mending import is_listed
 from genesis_sft.synthesis.writing.pace import TRIES_OF_NOBODY, backoff_seconds
 from genesis_sft.synthesis.writing.written import Tally, counted
 
@@ -50,7 +53,29 @@ class Waiting:
             self._tally.show(note=counts)
             await self.sleep(wait_seconds)
             wait_seconds = min(LONGEST_POLL_SECONDS, wait_seconds * _POLL_GROWTH)
-            batch = await self.asking(partial(self._batches.poll, batch.id))
+            batch = await self.poll(batch.id, batch.created_at)
+
+    async def poll(self, id: str, created_at: datetime) -> Batch:
+        """Return how far a batch is, asking again where the provider does not find it.
+
+        Args:
+            id: The provider's name for it.
+            created_at: When it was sent, about.
+
+        Raises:
+            ProviderError: ``is_not_found`` where the provider has not found it so often in a row, nor its list it.
+        """
+        return await self.asking(partial(self._poll, id, created_at, itertools.count(1)))
+
+    async def _poll(self, id: str, created_at: datetime, tries: Iterator[int]) -> Batch:
+        try:
+            return await self._batches.poll(id)
+        except ProviderError as error:
+            if not error.is_not_found:
+                raise
+            if await is_listed(id, created_at, self._batches) or next(tries) < self._settings.attempts:
+                raise Fault("server error", f"batch {id} was not found: {error}") from None
+            raise
 
     async def asking(self, ask: Callable[[], Awaitable[Result]]) -> Result:
         """Ask the provider for something about batches, again where it fails for a while."""

@@ -11,15 +11,14 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
 
 from genesis_sft.console import say
-from genesis_sft.errors import GenesisError, InputError, RunDirError
-from genesis_sft.synthesis.asking.request import Answer, Fault, Request
+from genesis_sft.errors import GenesisError, InputError
+from genesis_sft.synthesis.asking.request import Fault, Request
 from genesis_sft.synthesis.planning.scenario import Scenario
-from genesis_sft.synthesis.price.price_json import price_from_json, price_to_json
+from genesis_sft.synthesis.price.price_json import price_to_json
 from genesis_sft.synthesis.providers import (
     MAX_BATCH_BYTES,
     MAX_BATCH_REQUESTS,
@@ -31,16 +30,13 @@ from genesis_sft.synthesis.store.ledger import BudgetSpent
 from genesis_sft.synthesis.store.records import OpenBatch
 from genesis_sft.synthesis.store.replay import replay
 from genesis_sft.synthesis.writing.batch_mending import find_batch, give_up_batch
+from genesis_sft.synthesis.writing.batch_results import BatchResults
 from genesis_sft.synthesis.writing.batch_waiting import Waiting
 from genesis_sft.synthesis.writing.work import Work
 from genesis_sft.synthesis.writing.written import Tally, Written, counted
 
-if TYPE_CHECKING:
-    from genesis_sft.synthesis.price.prices import Price
-
 _BATCH_BYTES = min(MAX_BATCH_BYTES, 64_000_000)  # its JSON is held in memory while it is sent
 _ITEM_BYTES = 1000  # of JSON around the texts of a request, and room for what it escapes
-_COMMITTED_TOGETHER = 256
 
 
 async def write_batches(work: Work, batches: Batches) -> Written:
@@ -61,11 +57,12 @@ class _Run:
         self._attempts = work.section.provider.attempts
         self._tally = Tally(len(work.scenarios), work.store.ledger, work.progress, work.screened)
         self._waiting = Waiting(batches, work.store, self._tally, work.section.provider, work.stop)
-        self._faults: Counter[str] = Counter()
-        self._refused: dict[str, ProviderError] = {}
+        self._results = BatchResults(batches, work.store, self._tally, self._attempts)
         self._why: str | None = None
         self._sent: Counter[str] = Counter()
         self._num_sent = 0
+        self._created: set[int] = set()  # batches that the provider took in this run
+        self._has_lost_one = False
 
     async def write(self) -> Written:
         await self._collect()
@@ -81,16 +78,14 @@ class _Run:
             if server_id is None:
                 continue
             try:
-                await self._waiting.until_ended(await self._waiting.asking(partial(self._batches.poll, server_id)))
-                await self._waiting.asking(partial(self._record, batch, server_id))
+                created_at = datetime.fromisoformat(batch.created_at)
+                await self._waiting.until_ended(await self._waiting.poll(server_id, created_at))
+                await self._waiting.asking(partial(self._results.record, batch, server_id, itertools.count(1)))
             except ProviderError as error:
                 if not error.is_not_found:
                     raise
-                await self._waiting.asking(
-                    partial(self._batches.recent, timedelta(0))
-                )  # no list either: a wrong address
                 what = f"batch {server_id}, sent {batch.created_at[:10]}: the provider has no such results (any more)"
-                await give_up_batch(batch, self._store, what)
+                await self._give_up(batch, what)
         await self._require_accepted()
 
     async def _mend(self, batch: OpenBatch, *, maybe_paid: bool = True) -> str | None:
@@ -101,55 +96,36 @@ class _Run:
         elif not maybe_paid:
             await self._store.batch_dropped(batch.id)
         else:
-            await give_up_batch(batch, self._store, "a batch got no answer, and the provider's list does not have it")
+            await self._give_up(batch, "a batch got no answer, and the provider's list does not have it")
         return found
 
-    async def _record(self, batch: OpenBatch, server_id: str) -> None:
-        """Record the results of an ended batch; what was recorded before is passed over."""
-        attempts = self._store.attempts_of_batch(batch.id)
-        changes = []
-        try:
-            price = price_from_json(batch.price)
-        except ValueError as error:
-            raise RunDirError(f"{self._store.path} is damaged: {error}") from None
-        try:
-            async for key, result in self._batches.results(server_id):
-                if (attempt := attempts.pop(key, None)) is not None:
-                    changes.append(asyncio.create_task(self._record_one(key, attempt, result, price)))
-                if len(changes) >= _COMMITTED_TOGETHER:
-                    await asyncio.gather(*changes)
-                    changes.clear()
-        finally:
-            await asyncio.gather(*changes)
-        nothing = Fault("malformed", f"batch {server_id} has no result for it", maybe_paid=True)
-        await asyncio.gather(*(self._record_one(key, attempt, nothing, price) for key, attempt in attempts.items()))
-        await self._store.batch_collected(batch.id)
+    async def _give_up(self, batch: OpenBatch, what: str) -> None:
+        """Close a batch whose answers cannot be had; see `give_up_batch`.
 
-    async def _record_one(
-        self, key: str, attempt: int, result: Answer | Fault | Unanswerable | ProviderError, price: Price
-    ) -> None:
-        if isinstance(result, Answer):
-            await self._store.answered(attempt, result, price.cost(result.usage, batch=True))
-            self._tally.count_answer(result.usage)
-        elif isinstance(result, Fault):
-            await self._store.failed(attempt, result)
-            self._faults[key] += 1
-        elif isinstance(result, ProviderError):
-            await self._store.refused(attempt, str(result))
-            self._refused[key] = result
-        else:
-            await self._store.cannot_be_answered(attempt, str(result))
+        Raises:
+            InputError: It is the second one that the provider took in this run and has lost; it stays open.
+        """
+        if batch.id in self._created:
+            if self._has_lost_one:
+                raise InputError(
+                    f"{what}. It is the second batch that the provider took in this run and has lost",
+                    hint="Look at the provider what it has and what it charged. The same command looks for the batch "
+                    "again; where it is not there, its requests are sent again, which is a second payment.",
+                )
+            self._has_lost_one = True
+        self._results.faults.update(self._store.attempts_of_batch(batch.id).keys())
+        await give_up_batch(batch, self._store, what)
 
     async def _require_accepted(self) -> None:
         """Raise why requests were refused, if the recipe as it is now would send the same ones again."""
-        for scenario in self._open if self._refused else ():
+        for scenario in self._open if self._results.refused else ():
             await asyncio.sleep(0)
             outcome = replay(self._chain, scenario, self._store).outcome
-            if isinstance(outcome, Request) and outcome.key in self._refused:
-                raise self._refused[outcome.key]
-        if self._refused:
-            say(f"  {len(self._refused):,} requests that are out of use were refused and not paid for")
-        self._refused.clear()
+            if isinstance(outcome, Request) and outcome.key in self._results.refused:
+                raise self._results.refused[outcome.key]
+        if self._results.refused:
+            say(f"  {len(self._results.refused):,} requests that are out of use were refused and not paid for")
+        self._results.refused.clear()
 
     async def _send_wave(self) -> bool:
         """Send the next request of every conversation; returns whether anything was sent."""
@@ -185,7 +161,7 @@ class _Run:
         outcome = replay(self._chain, scenario, self._store).outcome
         if not isinstance(outcome, Request):
             self._tally.count_outcome(scenario, outcome)
-        elif self._faults[outcome.key] >= self._attempts:
+        elif self._results.faults[outcome.key] >= self._attempts:
             self._tally.count_unfinished("no answer in any batch")
         else:
             return outcome
@@ -216,15 +192,17 @@ class _Run:
         except Fault as fault:
             # of an error of its own a provider does not know either; found out before anything else is sent
             if fault.maybe_paid or fault.kind == "server error":
-                if await self._mend(batch, maybe_paid=fault.maybe_paid) is not None:
-                    return True
+                if await self._mend(batch, maybe_paid=fault.maybe_paid) is None:
+                    raise
             else:
                 await self._store.batch_dropped(batch.id)
-            raise
+                raise
         except (Unanswerable, GenesisError) as error:
             await self._store.batch_dropped(batch.id)
             raise InputError(f"the provider takes no batches of ours: {error}") from None
-        await self._store.batch_created(batch.id, created.id)
+        else:
+            await self._store.batch_created(batch.id, created.id)
+        self._created.add(batch.id)
         self._sent.update(request.step for request in requests)
         self._num_sent += 1
         return True

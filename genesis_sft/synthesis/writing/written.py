@@ -19,6 +19,9 @@ from genesis_sft.synthesis.writing.screened import Screened
 _SHOWN_EVERY_SECONDS = 0.2
 NOT_BEGUN = "not begun"
 
+_FINISHED_FOR_ESTIMATE = 20
+"""Conversations of a run: of fewer, what was spent on those still under way is too great a part of the sum."""
+
 
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun: ``"1 request"``, ``"1,200 requests"``, ``"2 batches"``."""
@@ -105,11 +108,11 @@ class Tally:
             text += f", {format_usd(ledger.maybe_spent)} perhaps charged for requests whose answer was lost"
         text += f"; {spent}"
         done = self.finished + sum(self.ended.values())
-        if done and ledger.spent > self._spent_before:
-            rest = (ledger.spent - self._spent_before) * (self._planned - done) // done
-            text += f". What is left of the plan, {counted(self._planned - done, 'conversation')}, wants about "
-            text += f"{format_usd(rest)} more"
-        return text
+        left = counted(self._planned - done, "conversation")
+        if self.finished < _FINISHED_FOR_ESTIMATE or ledger.spent == self._spent_before:
+            return f"{text}. --dry-run forecasts what is left of the plan, {left}"
+        rest = (ledger.spent - self._spent_before) * (self._planned - done) // done
+        return f"{text}. What is left of the plan, {left}, wants about {format_usd(rest)} more"
 
     def gone(self, what: str) -> GenesisError:
         """Return the error of a provider that answers no more, or never did.

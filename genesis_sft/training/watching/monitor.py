@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from genesis_sft.training.flops import device_peak_flops, mfu, step_flops
+from genesis_sft.training.flops import Utilization, step_flops
 from genesis_sft.training.held_out import choose_evenly, held_out_losses
-from genesis_sft.training.memory import compare_line, peak_memory
+from genesis_sft.training.memory import measured_line, peak_memory
 from genesis_sft.training.proof.textbook import stock_attention
 from genesis_sft.training.setup import Prepared, say_first
 from genesis_sft.training.step import StepResult
@@ -87,9 +87,9 @@ class Monitor:
         self._health = Health(run.trainable, run.control_ids, run.ranks, every_steps=section.health_every_steps)
         self._facts = facts
         self._held_out = choose_evenly(run.store.held_out, section.held_out_tokens)
-        self._peak_flops = device_peak_flops(
-            run.ranks.device, run.section.precision, hidden_size=run.trainable.objective.model.config.hidden_size
-        )[0]
+        self._utilization = Utilization(
+            run.ranks.device, run.section.precision, run.trainable.objective.model.config.hidden_size
+        )
         self._alarms: list[Alarm] = []
         self._look_for_alarms(0)
 
@@ -106,8 +106,9 @@ class Monitor:
     def step(self, step: int, result: StepResult, learning_rate: float, elapsed_seconds: float) -> None:
         """Write and show a step that is done, counted from 1."""
         health = self._health.take()
-        if step == self._first_step:
-            say_first(self._run.ranks, compare_line(self._run.estimate, peak_memory(self._run.ranks.device)))
+        if (last := step == self._run.plan.num_steps) or step == self._first_step:
+            measured = peak_memory(self._run.ranks.device)
+            say_first(self._run.ranks, measured_line(measured, self._run.estimate if last else None))
         if self._logs is None:
             return
         row = _deterministic(step, result, learning_rate) | ({"health": health} if health else {})
@@ -179,11 +180,10 @@ class Monitor:
     def _speed(self, step: int, result: StepResult, elapsed_seconds: float) -> dict[str, Any]:
         lengths = self._run.store.train.num_tokens_per_row[self._run.plan.examples_of_step(step - 1)]
         flops = step_flops(self._run.trainable.objective.model, lengths.tolist())
-        used = mfu(flops, elapsed_seconds, self._peak_flops * self._run.ranks.world_size) if self._peak_flops else None
         return {
             "elapsed_seconds": round(elapsed_seconds, 3),
             "tokens_per_second": round(result.num_tokens / elapsed_seconds, 1),
-            "mfu": used,
+            "mfu": self._utilization.of_step(flops, elapsed_seconds, self._run.ranks.world_size),
             "memory_bytes": peak_memory(self._run.ranks.device),
         }
 

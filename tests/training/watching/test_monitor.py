@@ -1,5 +1,6 @@
 """What a whole tiny run shows and writes while it lasts."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from genesis_sft.checkpoint.model_dir import ModelDir
 from genesis_sft.errors import InputError
 from genesis_sft.mixture.store import TokenStore
 from genesis_sft.recipe import BatchSection, CheckpointSection, EmbeddingSection, MonitorSection, TrainingSection
+from genesis_sft.training import flops
 from genesis_sft.training.loop import train
 from genesis_sft.training.watching.metrics import read_events, read_metrics
 from genesis_sft.training.watching.monitor import Sample
@@ -99,6 +101,28 @@ def test_frozen_embeddings_stay_and_the_alarm_says_that_new_rows_do(
     assert torch.equal(before[name], after[name])
     assert not torch.equal(before["model.norm.weight"], after["model.norm.weight"])
     assert [row["name"] for row in read_events(out / "events.jsonl", "alarm")] == ["rows_frozen"]
+
+
+def test_memory_is_compared_with_the_estimate_when_the_peak_is_known(
+    tiny_base: ModelDir, tiny_store: TokenStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_with(tiny_base, tiny_store, tmp_path / "run")
+    said = [line for line in capsys.readouterr().err.splitlines() if "the estimate" in line or "first step" in line]
+    assert len(said) == 2
+    assert re.search(r"memory of a process after the first step: [\d.]+ GB$", said[0])
+    assert re.search(r"memory of a process at its peak: [\d.]+ GB, \d+ % (above|below) the estimate$", said[1])
+    run_with(tiny_base, tiny_store, tmp_path / "short", max_steps=1)
+    said = [line for line in capsys.readouterr().err.splitlines() if "the estimate" in line or "first step" in line]
+    assert ["at its peak" in line for line in said] == [True]
+
+
+def test_no_utilization_above_one_on_a_cpu(
+    tiny_base: ModelDir, tiny_store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flops, "device_peak_flops", lambda *_, **__: (1.0, "of a machine that is busy"))
+    rows = read_metrics(run_with(tiny_base, tiny_store, tmp_path / "run") / "metrics.jsonl")
+    assert rows[0]["mfu"] == 1.0
+    assert all(0 < row["mfu"] <= 1 for row in rows)
 
 
 def test_resume_is_what_the_recipe_says(tiny_base: ModelDir, tiny_store: TokenStore, tmp_path: Path) -> None:
