@@ -85,6 +85,15 @@ def status_lines(status: Status) -> Iterator[str]:
     yield money_line(status)
 
 
+def rest_line(forecast: Forecast) -> str:
+    """Return what is left of a plan, and what it is likely to cost."""
+    left = forecast.conversations - forecast.finished - forecast.ended
+    return (
+        f"What is left of the plan, {left:,} of {forecast.conversations:,} conversations, is likely to cost "
+        f"{format_usd(forecast.expected)} more, between {format_usd(forecast.low)} and {format_usd(forecast.high)}"
+    )
+
+
 def money_line(status: Status) -> str:
     """Return where the money is."""
     totals = status.totals

@@ -88,7 +88,7 @@ def synthesize_command(
     except (Stopped, KeyboardInterrupt):
         say(f"  every answer is kept; `genesis-sft synthesize export {recipe}` writes out what is finished so far")
         raise
-    _complain_of_the_rest(written)
+    _complain_of_the_rest(project, written)
 
 
 @synthesize_app.command("status", epilog="Example: genesis-sft synthesize status recipes/synthesis.yaml")
@@ -200,12 +200,18 @@ def _export(project: Project, questions: tuple[Question, ...], as_json: bool, st
     print(visible("\n".join(lines)))
 
 
-def _complain_of_the_rest(written: Written | None) -> None:
+def _complain_of_the_rest(project: Project, written: Written | None) -> None:
     """End with a status that says so, where conversations are still to be written."""
     if written is None or not written.unfinished:
         return
     if written.why is not None:
-        raise CheckFailed(written.why, hint="Raise synthesis.budget_usd: the same command goes on from there.")
+        from genesis_sft.cli.synthesis_text import rest_line
+        from genesis_sft.synthesis.price.forecast import forecast
+
+        with project.reading() as store:
+            found = forecast(project.chain, project.scenarios, project.price, project.section, store)
+        why = f"{written.why}. {rest_line(found)}"
+        raise CheckFailed(why, hint="Raise synthesis.budget_usd: the same command goes on from there.")
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in written.unfinished_by.items())
     from genesis_sft.synthesis.writing.written import counted
 

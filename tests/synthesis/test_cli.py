@@ -18,6 +18,7 @@ import pytest
 
 from genesis_sft.synthesis.project import Project
 from genesis_sft.synthesis.store.job_store import JobStore
+from genesis_sft.synthesis.store.ledger import format_usd
 from tests.synthesis.command import (
     KEY,
     ROOT,
@@ -191,6 +192,8 @@ def test_a_spent_budget_ends_with_status_1_and_what_is_finished_is_written(
     assert result.returncode == 1, result.stderr
     assert "error: the budget of $0.2000 is used up" in result.stderr
     assert "hint: Raise synthesis.budget_usd" in result.stderr
+    forecast = answer_json(recipe, "--dry-run")
+    assert f"is likely to cost {format_usd(round(forecast['cost_usd']['expected'] * 1e9))} more" in result.stderr
     finished = len(rows(tmp_path / "out" / "conversations.jsonl")) + len(rows(tmp_path / "out" / "rejected.jsonl"))
     assert 0 < finished < 40
     assert server.billed() <= 0.2e9

@@ -333,3 +333,30 @@ def answers_of_a_copy(path: Path) -> int:
         return 0
     finally:
         connection.close()
+
+
+LOOK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+connection.close()
+"""
+
+
+def test_another_program_that_looks_into_the_store_does_not_take_its_log_away(tmp_path: Path) -> None:
+    """Who closes a database last removes its write-ahead log; that the writer is still there is seen by its locks."""
+    path = tmp_path / "requests.sqlite"
+
+    def answers_seen_by_another_program() -> int:
+        command = [sys.executable, "-c", LOOK, str(path)]
+        return int(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+
+    async def answer_and_look() -> list[int]:
+        seen = []
+        with JobStore.open(path, budget=None) as store:
+            for number in range(3):
+                await store.answered(await store.reserve(request(number), 1000), answer(), 30)
+                seen.append(answers_seen_by_another_program())
+        return seen
+
+    assert asyncio.run(answer_and_look()) == [1, 2, 3]

@@ -101,7 +101,9 @@ class OwnOutput:
         if digest is None or digest not in (*known, *self._files().get(self._name(path), [])):
             raise InputError(
                 f"expected no file {path}, or one that this command wrote; found another, or one that was changed",
-                hint="Move it away, or name another place.",
+                hint="Move it away; the answers stay in requests.sqlite, and the file is written anew from them."
+                if self._name(path) in _RESULT
+                else "Move it away, or name another place.",
             )
         return digest
 

@@ -25,7 +25,7 @@ from genesis_sft.synthesis.store.ledger import Ledger, format_usd
 from genesis_sft.synthesis.store.read_store import ReadStore
 from genesis_sft.synthesis.store.records import LARGEST_COST, OpenBatch, pack, storable
 from genesis_sft.synthesis.store.room import Room
-from genesis_sft.synthesis.store.schema import open_for_reading, open_for_writing, store_error
+from genesis_sft.synthesis.store.schema import open_for_reading, open_for_writing, reading_connection, store_error
 
 __all__ = ["JobStore", "ReadStore"]
 
@@ -41,7 +41,7 @@ class JobStore(ReadStore):
     """
 
     def __init__(self, path: Path, writer: sqlite3.Connection, *, budget: int | None) -> None:
-        super().__init__(path, open_for_reading(path))
+        super().__init__(path, reading_connection(path))
         changes.end_lost(writer)
         found = self.totals()
         self.ledger = Ledger(budget, found.spent, found.maybe_spent, found.reserved)

@@ -127,6 +127,22 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         raise RunDirError(f"expected the requests of a synthesis at {path}, found no such file")
     try:
         require_ours(path)
+    except OSError as error:
+        raise store_error(path, error) from None
+    return reading_connection(path)
+
+
+def reading_connection(path: Path) -> sqlite3.Connection:
+    """Connect to a job store to read it; the file itself is not opened and closed as `require_ours` does.
+
+    In a process that is connected to the database already, closing any other handle of the file would end SQLite's
+    locks on it (POSIX locks belong to the process): another program could then take itself for the last one and remove
+    the write-ahead log under us (sqlite.org/howtocorrupt.html, section 2.2).
+
+    Raises:
+        RunDirError: It cannot be read.
+    """
+    try:
         connection = _connect(path.absolute().as_uri() + "?mode=ro")
         connection.execute("SELECT count(*) FROM batches").fetchone()
     except (sqlite3.Error, OSError) as error:

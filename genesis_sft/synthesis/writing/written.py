@@ -19,9 +19,6 @@ from genesis_sft.synthesis.writing.screened import Screened
 _SHOWN_EVERY_SECONDS = 0.2
 NOT_BEGUN = "not begun"
 
-_FINISHED_FOR_ESTIMATE = 20
-"""Conversations of a run: of fewer, what was spent on those still under way is too great a part of the sum."""
-
 
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun: ``"1 request"``, ``"1,200 requests"``, ``"2 batches"``."""
@@ -63,7 +60,7 @@ class Tally:
     def __init__(self, planned: int, ledger: Ledger, progress: Progress, screened: Screened) -> None:
         self._planned, self._ledger, self._progress, self._screened = planned, ledger, progress, screened
         self._started, self._shown_at = time.monotonic(), 0.0
-        self._spent_before, self._requests, self._tokens_in, self._tokens_out = ledger.spent, 0, 0, 0
+        self._requests, self._tokens_in, self._tokens_out = 0, 0, 0
         self.finished, self.ended, self.unfinished = 0, Counter[str](), Counter[str]()
 
     def count_answer(self, usage: Usage) -> None:
@@ -101,18 +98,12 @@ class Tally:
         )
 
     def out_of_budget(self, spent: BudgetSpent) -> str:
-        """Say that the budget is used up, and how much more the rest would need."""
+        """Say that the budget is used up, and by what."""
         ledger = self._ledger
         text = f"the budget of {format_usd(ledger.budget or 0)} is used up: {format_usd(ledger.spent)} spent"
         if ledger.maybe_spent:
             text += f", {format_usd(ledger.maybe_spent)} perhaps charged for requests whose answer was lost"
-        text += f"; {spent}"
-        done = self.finished + sum(self.ended.values())
-        left = counted(self._planned - done, "conversation")
-        if self.finished < _FINISHED_FOR_ESTIMATE or ledger.spent == self._spent_before:
-            return f"{text}. --dry-run forecasts what is left of the plan, {left}"
-        rest = (ledger.spent - self._spent_before) * (self._planned - done) // done
-        return f"{text}. What is left of the plan, {left}, wants about {format_usd(rest)} more"
+        return f"{text}; {spent}"
 
     def gone(self, what: str) -> GenesisError:
         """Return the error of a provider that answers no more, or never did.
