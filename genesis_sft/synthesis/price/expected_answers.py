@@ -87,12 +87,16 @@ class Measured:
     """The answers that have come: how long they are, and what was counted for what was sent.
 
     Args:
+        follow_ups: Whether conversations have the exchanges that were planned, or one; see the recipe's steps.
         seed: Decides which answers stand in for which.
     """
 
+    follow_ups: bool = True
     seed: int = 0
     steps: dict[Step, _StepSums] = field(default_factory=lambda: defaultdict(_StepSums))
-    _pools: dict[Group, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+    _pools: dict[Group, list[tuple[Answer, int]]] = field(default_factory=lambda: defaultdict(list))
+    """Answers, each with the number of exchanges that it holds."""
+
     _seen: dict[Group, int] = field(default_factory=lambda: defaultdict(int))
     _random: Random = field(init=False)
 
@@ -115,11 +119,14 @@ class Measured:
         group = _group(request, scenario)
         self._seen[group] += 1
         pool = self._pools[group]
-        slim = Answer(answer.text, answer.stop, usage, answer.model, answer.reasoning)
+        slim = (
+            Answer(answer.text, answer.stop, usage, answer.model, answer.reasoning),
+            self._exchanges(request, scenario),
+        )
         if len(pool) < _KEPT_ANSWERS:
             pool.append(slim)
         elif (place := self._random.randrange(self._seen[group])) < _KEPT_ANSWERS:
-            pool[place] = slim
+            pool[place] = kept
 
     def knows(self, step: Step) -> bool:
         """Whether enough answers of a step have come to go by them."""
@@ -131,26 +138,36 @@ class Measured:
         return sum(sums.wrote_cache for sums in self.steps.values())
 
     def stand_in(self, request: Request, scenario: Scenario, *, batches: bool) -> Answer:
-        """Return an answer of the same step, drawn from those that came; its usage is that of the request at hand."""
+        """Return an answer of the same step, drawn from those that came; its usage is that of the request at hand.
+
+        Of an answer that holds a whole conversation the output counts by the exchange: a pilot's conversations may have
+        had fewer than those to come.
+        """
         step, first, reasoning = _group(request, scenario)
         sums = self.steps[step]
         alike = self._pools.get((step, first, reasoning), [])
         if len(alike) < LEAST_ANSWERS:
             alike = [answer for group, pool in self._pools.items() if group[0] == step for answer in pool]
-        drawn = self._random.choice(alike)
+        drawn, exchanges = self._random.choice(alike)
+        output = drawn.usage.output * self._exchanges(request, scenario) / exchanges
         sent = request.num_bytes * sums.sent_tokens / max(sums.sent_bytes, 1)
         read, write = (sent * part / max(sums.sent_tokens, 1) for part in (sums.cache_read, sums.cache_write))
         if not batches:  # there, only the first requests of a run fill the cache: see `forecast`
             read, write = read + write, 0.0
-        usage = Usage(round(sent - read - write), round(write), round(read), drawn.usage.output)
+        usage = Usage(round(sent - read - write), round(write), round(read), round(output))
         return Answer(drawn.text, drawn.stop, usage, drawn.model, drawn.reasoning)
 
     def output_spread(self, step: Step) -> float:
         """Return the relative standard error of the mean length of a step's answers."""
-        lengths = [answer.usage.output for group, pool in self._pools.items() if group[0] == step for answer in pool]
+        pools = [pool for group, pool in self._pools.items() if group[0] == step]
+        lengths = [answer.usage.output / exchanges for pool in pools for answer, exchanges in pool]
         mean = sum(lengths) / len(lengths)
         variance = sum((length - mean) ** 2 for length in lengths) / max(len(lengths) - 1, 1)
         return math.sqrt(variance / len(lengths)) / mean if mean else 0.0
+
+    def _exchanges(self, request: Request, scenario: Scenario) -> int:
+        """Return how many exchanges the answer to a request holds; of a part of one: 1."""
+        return scenario.turns if request.step == "conversation" and self.follow_ups else 1
 
 
 def assumed_answer(

@@ -74,7 +74,7 @@ def forecast(
         Of 10,000 planned conversations 20 are finished: ``finished == 20``, ``sampled == 300``, ``assumed == ()``,
         and ``expected`` is what the other 9,980 will cost.
     """
-    measured, begun = Measured(), list[_Begun]()
+    measured, begun = Measured(section.steps.follow_ups), list[_Begun]()
     asked = {number for number in store.scenarios() if number < len(scenarios)} if store is not None else set[int]()
     finished = ended = 0
     for number in sorted(asked):
