@@ -119,12 +119,10 @@ class Measured:
         group = _group(request, scenario)
         self._seen[group] += 1
         pool = self._pools[group]
-        slim = (
-            Answer(answer.text, answer.stop, usage, answer.model, answer.reasoning),
-            self._exchanges(request, scenario),
-        )
+        slim = Answer(answer.text, answer.stop, usage, answer.model, answer.reasoning)
+        kept = slim, self._exchanges(request, scenario)
         if len(pool) < _KEPT_ANSWERS:
-            pool.append(slim)
+            pool.append(kept)
         elif (place := self._random.randrange(self._seen[group])) < _KEPT_ANSWERS:
             pool[place] = kept
 
