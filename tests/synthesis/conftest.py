@@ -111,3 +111,11 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     for server in started:
         server.process.kill()
         server.process.wait()
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls of batches and new tries come at once."""
+    monkeypatch.setattr("genesis_sft.synthesis.writing.pace.FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr("genesis_sft.synthesis.writing.batch_waiting.FIRST_POLL_SECONDS", 0.001)
+    monkeypatch.setattr("genesis_sft.synthesis.writing.batch_mending.SETTLE_SECONDS", 0.0)

@@ -13,18 +13,14 @@ import pytest
 
 from genesis_sft.errors import Stopped
 from genesis_sft.synthesis.providers import Batch
-from genesis_sft.synthesis.writing import batch_mending, batch_waiting, pace, write_batches
+from genesis_sft.synthesis.writing import write_batches
 from tests.synthesis.test_write_batches import Killed, Result, TinyBatches, money, plan_of, run
 from tests.synthesis.writing import answer
 
 HOUR = timedelta(hours=1)
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "FIRST_WAIT_SECONDS", 0.001)
-    monkeypatch.setattr(batch_waiting, "FIRST_POLL_SECONDS", 0.001)
-    monkeypatch.setattr(batch_mending, "SETTLE_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 class Watched(TinyBatches):

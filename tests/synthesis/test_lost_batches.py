@@ -12,15 +12,9 @@ import pytest
 from genesis_sft.errors import InputError
 from genesis_sft.synthesis.providers import Batch, ProviderError
 from genesis_sft.synthesis.store.job_store import JobStore
-from genesis_sft.synthesis.writing import batch_mending, batch_waiting, pace
 from tests.synthesis.test_write_batches import TinyBatches, money, plan_of, run
 
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "FIRST_WAIT_SECONDS", 0.001)
-    monkeypatch.setattr(batch_waiting, "FIRST_POLL_SECONDS", 0.001)
-    monkeypatch.setattr(batch_mending, "SETTLE_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 class Denying(TinyBatches):

@@ -19,18 +19,14 @@ from genesis_sft.synthesis.planning.scenario import Scenario
 from genesis_sft.synthesis.providers import Batch, ProviderError, Unanswerable
 from genesis_sft.synthesis.store import changes
 from genesis_sft.synthesis.store.job_store import JobStore
-from genesis_sft.synthesis.writing import batch_mending, batch_results, batch_waiting, pace, write_batches
+from genesis_sft.synthesis.writing import batch_mending, batch_results, write_batches
 from genesis_sft.synthesis.writing.written import Written
 from tests.synthesis.writing import FlatPrice, TinyChain, answer, scenario, text_for, work_of
 
 Result = Answer | Fault | Unanswerable | ProviderError
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "FIRST_WAIT_SECONDS", 0.001)
-    monkeypatch.setattr(batch_waiting, "FIRST_POLL_SECONDS", 0.001)
-    monkeypatch.setattr(batch_mending, "SETTLE_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 class Killed(BaseException):

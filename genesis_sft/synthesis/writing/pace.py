@@ -18,7 +18,7 @@ from genesis_sft.synthesis.asking.request import Fault
 START = 4
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
 TRIES_OF_NOBODY = 3
-"""So often a request is tried while nothing listens at the address: with the waits between, that takes 3 s at most."""
+"""So often a request is tried while there is no connection; where it is refused, that takes 3 s with the waits."""
 
 _TOO_MUCH = ("rate limit", "overloaded", "timeout")
 
